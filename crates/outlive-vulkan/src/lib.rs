@@ -1,0 +1,1 @@
+//! A Vulkan device.
