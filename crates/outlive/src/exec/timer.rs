@@ -1,0 +1,138 @@
+//! The timers of an executor: an ordered tree of deadlines, with room reserved when a timer is made, so that arming one
+//! never allocates.
+//!
+//! # States
+//! A [`Timer`] belongs to an object and is unarmed or armed for one point in time. Firing takes a count on the object if
+//! it is still alive and queues the object's work; an object takes its timer out before its memory goes, under the lock
+//! that firing holds, so the two cannot cross.
+#![expect(unsafe_code, reason = "back pointers; docs/unsafe.md, `exec::timer`")]
+
+use super::object::ObjectHeader;
+use crate::mem::AllocError;
+use crate::mem::tree::Tree;
+use crate::sync::{Lock, class};
+use crate::time::Time;
+use core::ptr::NonNull;
+
+#[derive(Debug)]
+pub(crate) struct Timers {
+    state: Lock<class::TimerTree, TimerState>,
+}
+
+struct TimerState {
+    tree: Tree<(Time, u64), Entry>,
+    registered: usize,
+    next_id: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    owner: NonNull<ObjectHeader>,
+    fire: unsafe fn(NonNull<ObjectHeader>),
+}
+
+// SAFETY: the pointer is only followed under the timers' lock, while the owner has not taken its timer out.
+unsafe impl Send for Entry {}
+
+/// An object's timer: its number and when it is due. The due time is the owner's to keep (under the owner's lock).
+#[derive(Debug)]
+pub(crate) struct Timer {
+    id: u64,
+    due: Time,
+}
+
+impl Timers {
+    pub(crate) fn new() -> Self {
+        Self { state: Lock::new(TimerState { tree: Tree::new(), registered: 0, next_id: 1 }) }
+    }
+
+    /// A timer, with room for it in the tree. Allocates, outside the lock: the tree that is too small is exchanged.
+    pub(crate) fn register(&self) -> Result<Timer, AllocError> {
+        loop {
+            let wanted = {
+                let mut state = self.state.lock();
+                if state.registered < state.tree.capacity() {
+                    state.registered += 1;
+                    state.next_id += 1;
+                    return Ok(Timer { id: state.next_id, due: Time::NEVER });
+                }
+                (state.registered + 1).saturating_mul(2).max(16)
+            };
+            let mut larger = Tree::new();
+            larger.try_reserve(wanted)?;
+            let mut state = self.state.lock();
+            if larger.capacity() <= state.tree.capacity() {
+                continue;
+            }
+            while let Some((key, entry)) = state.tree.pop_first() {
+                let _ = larger.insert(key, entry);
+            }
+            core::mem::swap(&mut state.tree, &mut larger);
+            // The smaller one is freed after the lock: locals go in reverse order, the guard first.
+        }
+    }
+
+    /// Takes `timer` out for good.
+    pub(crate) fn unregister(&self, timer: &mut Timer) {
+        let mut state = self.state.lock();
+        state.tree.remove(&(timer.due, timer.id));
+        timer.due = Time::NEVER;
+        state.registered -= 1;
+    }
+
+    /// Makes `timer` fire at `at` unless it fires earlier. True when it is now the earliest of all, so that the signalling
+    /// lane must look again.
+    pub(crate) fn arm(
+        &self,
+        timer: &mut Timer,
+        at: Time,
+        owner: NonNull<ObjectHeader>,
+        fire: unsafe fn(NonNull<ObjectHeader>),
+    ) -> bool {
+        if at >= timer.due {
+            return false;
+        }
+        let mut state = self.state.lock();
+        state.tree.remove(&(timer.due, timer.id));
+        timer.due = at;
+        // There is room: it was reserved when the timer was made.
+        let _ = state.tree.insert((at, timer.id), Entry { owner, fire });
+        state.tree.first().is_some_and(|(key, _)| *key == (at, timer.id))
+    }
+
+    /// When the next timer is due.
+    pub(crate) fn next(&self) -> Time {
+        self.state.lock().tree.first().map_or(Time::NEVER, |((at, _), _)| *at)
+    }
+
+    /// Fires what is due at `now`; whether anything was.
+    pub(crate) fn fire_due(&self, now: Time) -> bool {
+        let mut any = false;
+        loop {
+            let mut state = self.state.lock();
+            if !state.tree.first().is_some_and(|((at, _), _)| *at <= now) {
+                return any;
+            }
+            if let Some((_, entry)) = state.tree.pop_first() {
+                // SAFETY: the owner has not taken its timer out, and cannot while this lock is held, so it is alive.
+                unsafe { (entry.fire)(entry.owner) };
+                any = true;
+            }
+        }
+    }
+}
+
+impl Timer {
+    /// The owner saw that its timer fired.
+    pub(crate) fn fired(&mut self, now: Time) {
+        if self.due <= now {
+            self.due = Time::NEVER;
+        }
+    }
+}
+
+impl core::fmt::Debug for TimerState {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "TimerState({} armed)", self.tree.len())
+    }
+}

@@ -1,0 +1,301 @@
+//! Closures that run when a fence has signaled.
+//!
+//! # States
+//! A closure *waits* (its node is on the fence or on the notify lane), *runs*, and is *finished*; or it is taken out while it
+//! waits. Its block is counted twice, by the side that will run it and by the [`Registration`].
+//!
+//! # Contexts
+//! Closures run on the notify lane of the executor that signaled: they may lock and allocate, but not wait for a fence.
+//! Those declared [`SignalSafe`] run in the signal itself. Registering allocates. Dropping a registration, or
+//! [`Registration::detach`], never waits; [`Registration::remove`] waits for a closure that is running, and is refused where
+//! waiting is not allowed.
+#![expect(unsafe_code, reason = "a counted closure; docs/unsafe.md, `fence::callback`")]
+
+use super::error::FenceError;
+use super::state::{Fence, INLINE, Status};
+use super::wait::WaitError;
+use crate::check::{self, Violation};
+use crate::exec::node::{LaneNode, Task};
+use crate::mem::{AllocError, free, try_alloc};
+use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence as memory_fence};
+use crate::sync::{self, Lock, ParkToken, class};
+use core::alloc::Layout;
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+
+/// A closure that may run in the signalling path.
+///
+/// # Safety
+/// Calling and dropping it neither allocates, nor blocks, nor waits, nor takes a lock that a waiter may hold, nor panics.
+pub unsafe trait SignalSafe {}
+
+/// Why a closure was not registered; it comes back.
+#[derive(PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused<F> {
+    /// The fence has signaled: act on it right here.
+    AlreadySignaled(F),
+    /// No memory for the registration.
+    OutOfMemory(AllocError, F),
+}
+
+impl<F> fmt::Debug for Refused<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AlreadySignaled(_) => "AlreadySignaled",
+            Self::OutOfMemory(..) => "OutOfMemory",
+        })
+    }
+}
+
+impl<F> fmt::Display for Refused<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadySignaled(_) => f.write_str("the fence has signaled: act on it at once"),
+            Self::OutOfMemory(error, _) => error.fmt(f),
+        }
+    }
+}
+
+#[repr(C)]
+struct Head {
+    lane: LaneNode,
+    refs: AtomicU32,
+    phase: AtomicU32,
+    /// The context that runs the closure, 0 before.
+    runner: AtomicUsize,
+    remover: Lock<class::FenceWaiters, Option<ParkToken>>,
+    /// For its result. Touched by the running side only.
+    fence: UnsafeCell<Option<Fence>>,
+    /// Drops the closure, if it is still there, and frees the block.
+    destroy: unsafe fn(NonNull<Head>),
+}
+
+#[repr(C)]
+struct Block<F> {
+    head: Head,
+    closure: UnsafeCell<Option<F>>,
+}
+
+const WAITING: u32 = 0;
+const RUNNING: u32 = 1;
+const FINISHED: u32 = 2;
+
+/// A closure's place on a fence. Dropping it takes the closure out without waiting; [`Registration::keep`] leaves it.
+#[must_use = "dropping it takes the closure out again; call `keep` to leave it registered"]
+pub struct Registration {
+    head: NonNull<Head>,
+    fence: Fence,
+}
+
+// SAFETY: the head is atomic or locked; the closure is `Send` and touched by one side at a time.
+unsafe impl Send for Registration {}
+// SAFETY: as above; `&Registration` gives nothing.
+unsafe impl Sync for Registration {}
+
+impl Fence {
+    /// Runs `closure` with the result, on the notify lane, once it has signaled. Allocates.
+    ///
+    /// # Errors
+    /// [`Refused::AlreadySignaled`] gives the closure back: a late callback is not called behind one's back.
+    pub fn on_signaled<F>(&self, closure: F) -> Result<Registration, Refused<F>>
+    where
+        F: FnOnce(Result<(), FenceError>) + Send + 'static,
+    {
+        self.register_closure(closure, 0)
+    }
+
+    /// Runs `closure` with the result inside the signal itself. Allocates now, not then.
+    ///
+    /// # Errors
+    /// As for [`Fence::on_signaled`].
+    pub fn on_signal<F>(&self, closure: F) -> Result<Registration, Refused<F>>
+    where
+        F: FnOnce(Result<(), FenceError>) + SignalSafe + Send + 'static,
+    {
+        self.register_closure(closure, INLINE)
+    }
+
+    fn register_closure<F>(&self, closure: F, index: u16) -> Result<Registration, Refused<F>>
+    where
+        F: FnOnce(Result<(), FenceError>) + Send + 'static,
+    {
+        if self.is_signaled() {
+            return Err(Refused::AlreadySignaled(closure));
+        }
+        let block = match try_alloc(Layout::new::<Block<F>>()) {
+            Ok(block) => block.cast::<Block<F>>(),
+            Err(error) => return Err(Refused::OutOfMemory(error, closure)),
+        };
+        let mut lane = LaneNode::new(Task::Run(run::<F>));
+        lane.node.index = index;
+        let head = Head {
+            lane,
+            refs: AtomicU32::new(2),
+            phase: AtomicU32::new(WAITING),
+            runner: AtomicUsize::new(0),
+            remover: Lock::new(None),
+            fence: UnsafeCell::new(Some(self.clone())),
+            destroy: destroy::<F>,
+        };
+        // SAFETY: fresh memory of this layout.
+        unsafe { block.write(Block { head, closure: UnsafeCell::new(Some(closure)) }) };
+        // SAFETY: idle, of its kind, and counted for the side that will run it.
+        if unsafe { self.register(block.cast()) } {
+            return Ok(Registration { head: block.cast(), fence: self.clone() });
+        }
+        // SAFETY: refused, so nobody else knows the block.
+        let closure = unsafe { (*block.as_ref().closure.get()).take() };
+        // SAFETY: as above; the closure is out.
+        unsafe { destroy::<F>(block.cast()) };
+        match closure {
+            Some(closure) => Err(Refused::AlreadySignaled(closure)),
+            None => unreachable!("the closure was put there above"),
+        }
+    }
+}
+
+/// On the notify lane, or in the signal for the inline kind: runs the closure and gives the running side's count back.
+unsafe fn run<F: FnOnce(Result<(), FenceError>)>(item: NonNull<LaneNode>) {
+    let block = item.cast::<Block<F>>();
+    // SAFETY: the running side's count keeps the block alive until the end of this function.
+    let head = unsafe { &block.as_ref().head };
+    // ORDERING: Release pairs with the Acquire in `remove`.
+    head.runner.store(sync::context_id(), Ordering::Relaxed);
+    head.phase.store(RUNNING, Ordering::Release);
+    let _finish = Finish { head: block.cast() };
+    // SAFETY: the node was taken out, so this side alone has the right to the closure.
+    let closure = unsafe { (*block.as_ref().closure.get()).take() };
+    // SAFETY: written once at registration, read by this side only.
+    let fence = unsafe { (*head.fence.get()).take() };
+    if let (Some(closure), Some(fence)) = (closure, fence) {
+        if let Status::Signaled(result) = fence.status() {
+            closure(result);
+        }
+    }
+}
+
+/// Marks the closure finished and wakes a remover, also when it panicked.
+struct Finish {
+    head: NonNull<Head>,
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        // SAFETY: counted for this side until `release` below.
+        let head = unsafe { self.head.as_ref() };
+        let token = {
+            let mut remover = head.remover.lock();
+            // ORDERING: Release: a remover that sees it sees all the closure did.
+            head.phase.store(FINISHED, Ordering::Release);
+            remover.take()
+        };
+        if let Some(token) = token {
+            sync::unpark(&token);
+        }
+        // SAFETY: this side's count.
+        unsafe { release(self.head) };
+    }
+}
+
+unsafe fn release(head: NonNull<Head>) {
+    // SAFETY: the caller's count.
+    let this = unsafe { head.as_ref() };
+    if this.refs.fetch_sub(1, Ordering::Release) == 1 {
+        memory_fence(Ordering::Acquire);
+        // SAFETY: the last count.
+        unsafe { (this.destroy)(head) };
+    }
+}
+
+unsafe fn destroy<F>(head: NonNull<Head>) {
+    let block = head.cast::<Block<F>>();
+    // SAFETY: the last access to the block.
+    if unsafe { (*block.as_ref().closure.get()).is_some() } {
+        check::foreign_drop();
+    }
+    // SAFETY: as above.
+    unsafe { block.drop_in_place() };
+    // SAFETY: allocated with this layout.
+    unsafe { free(block.cast(), Layout::new::<Block<F>>()) };
+}
+
+impl Registration {
+    fn head(&self) -> &Head {
+        // SAFETY: counted for this side.
+        unsafe { self.head.as_ref() }
+    }
+
+    /// Takes the node out; true if the closure will not run. Gives the running side's count back then.
+    fn take_out(&self) -> bool {
+        let taken = self.fence.unregister_lane(&self.head().lane);
+        if taken {
+            // SAFETY: the running side will not run, so its count is ours to give back; ours is still there.
+            unsafe { release(self.head) };
+        }
+        taken
+    }
+
+    /// Takes the closure out and, if it is running right now, waits until it has finished. True: it did not run and
+    /// will not.
+    ///
+    /// # Errors
+    /// Where waiting is not allowed ([`WaitError`]), also inside the closure itself; the closure is left as it is then.
+    #[track_caller]
+    pub fn remove(self) -> Result<bool, WaitError> {
+        check::may_wait().map_err(|violation| match violation {
+            Violation::WaitedInCallback => WaitError::InCallback,
+            _ => WaitError::InSignallingSection,
+        })?;
+        if self.take_out() {
+            return Ok(true);
+        }
+        let head = self.head();
+        loop {
+            if head.phase.load(Ordering::Acquire) == FINISHED {
+                return Ok(false);
+            }
+            if head.runner.load(Ordering::Relaxed) == sync::context_id() {
+                return Err(WaitError::InCallback);
+            }
+            {
+                let mut remover = head.remover.lock();
+                if head.phase.load(Ordering::Acquire) == FINISHED {
+                    return Ok(false);
+                }
+                *remover = Some(sync::park_token());
+            }
+            sync::park();
+        }
+    }
+
+    /// Takes the closure out if it has not begun, and does not wait if it has. True: it did not run and will not.
+    pub fn detach(self) -> bool {
+        self.take_out()
+    }
+
+    /// Leaves the closure registered: it will run, and nobody can take it out any more.
+    pub fn keep(self) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used again, so the fence is moved out once.
+        drop(unsafe { core::ptr::read(&raw const this.fence) });
+        // SAFETY: this side's count, given back without taking the closure out.
+        unsafe { release(this.head) };
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.take_out();
+        // SAFETY: this side's count.
+        unsafe { release(self.head) };
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Registration(phase {})", self.head().phase.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,90 @@
+//! Fences: the promise that something will have ended, and everything one may do with it.
+//!
+//! # Types
+//! | type | right |
+//! |---|---|
+//! | [`Fence`] | read, wait, register, hint; never signal |
+//! | [`Signaler`] | signal one fence, once; made by a [`FenceContext`] |
+//! | [`Retired`] | a fence after which the hardware cannot touch a job's memory: what reservations accept |
+//! | [`UserFence`], [`UserSource`] | a promise that need not be kept: waits for fences, never becomes one |
+//! | [`Registration`] | take a closure back |
+//!
+//! # Contexts
+//! Each type says it; in short: reading and signalling anywhere, interrupts included; registering closures and waiting
+//! where allocation and blocking are legal.
+
+mod callback;
+pub(crate) mod context;
+mod error;
+mod future;
+mod hook;
+mod retired;
+mod state;
+mod user;
+mod wait;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+
+pub use callback::{Refused, Registration, SignalSafe};
+pub use context::{FenceContext, Names, Signaler, Unpublished, WATCHDOG_DEFAULT};
+pub use error::{Cause, FenceError};
+pub use future::FenceFuture;
+pub use hook::{Hook, Producer};
+pub use retired::Retired;
+pub use state::{Fence, Status};
+pub(crate) use state::{ContextInfo, Header, PackedLayout, Slot, State};
+pub use user::{UserFence, UserSource};
+pub use wait::WaitError;
+
+use crate::sync::atomic::Ordering;
+use crate::trace::FenceId;
+
+impl Fence {
+    /// The context's number, never reused in a process; 0 is the stub's.
+    #[must_use]
+    pub fn context(&self) -> u64 {
+        self.header().info.as_ref().map_or(0, |info| info.base + self.slot() as u64)
+    }
+
+    /// The number within its context, from 1.
+    #[must_use]
+    pub fn seqno(&self) -> u64 {
+        // ORDERING: written once, before the handle was given out.
+        self.header().seqno.load(Ordering::Relaxed)
+    }
+
+    /// `context:seqno`.
+    #[must_use]
+    pub fn id(&self) -> FenceId {
+        FenceId { context: self.context(), seqno: self.seqno() }
+    }
+
+    /// Who issued it. Readable for ever, unlike the kernel's, which forgets it at the signal.
+    #[must_use]
+    pub fn driver_name(&self) -> &str {
+        self.header().info.as_ref().map_or("stub", |info| &info.driver)
+    }
+
+    /// What it was issued for. Readable for ever.
+    #[must_use]
+    pub fn timeline_name(&self) -> &str {
+        self.header().info.as_ref().map_or("stub", |info| &info.timeline)
+    }
+
+    /// The client whose job it belongs to; 0 for bare fences.
+    #[must_use]
+    pub fn client(&self) -> u64 {
+        self.header().info.as_ref().map_or(0, |info| info.client)
+    }
+
+    /// Whether this is later than `other` in the same context; `None` across contexts, which have no order.
+    #[must_use]
+    pub fn is_later_than(&self, other: &Self) -> Option<bool> {
+        (self.context() == other.context()).then(|| self.seqno() > other.seqno())
+    }
+
+    pub(crate) fn device(&self) -> u64 {
+        self.header().info.as_ref().map_or(0, |info| info.device)
+    }
+}

@@ -1,0 +1,568 @@
+//! The state of fences: one header and one to three states in one block of memory.
+//!
+//! # Layout
+//! `[Header 24][State 40]` is a bare fence's 64 bytes; `[Header][State × 3][job]` is a job's `scheduled`, `finished` and
+//! `retired`, which share context numbers in a row, sequence number, names and count. A [`Fence`] is the
+//! address of one `State`; its header is found from the slot number in the state's own word.
+//!
+//! # States
+//! The word of a [`State`]: `SIGNALED` is set once, with the error bits, by the one producer; `DONE` when every
+//! registration has been acted on; `WAITERS` once anything was ever registered, so that a signal nobody waits for
+//! is one compare-exchange; `ARMED` by the first registration.
+//!
+//! # Fields
+//! - `time`: before the signal the earliest deadline hint, tagged in its top bit, moved down by compare-exchange; then the
+//!   time stamp, stored before `SIGNALED` is set and never again. The tag makes a late deadline lose.
+//! - `waiters`: the list and the producer hook, under their lock. Registration pushes and then sets `WAITERS`; if that
+//!   finds `SIGNALED`, it takes the node out again. The signaller sets `SIGNALED` and then, if it found `WAITERS`, pops
+//!   under the lock, one node at a time, and acts outside it. So each node is acted on exactly once or given back.
+//!
+//! # Contexts
+//! Signalling never allocates, blocks or runs foreign code: its actions are the closed menu of [`Kind`].
+//! Actions run without the fence's lock, except the move to a lane, whose lock ranks inside.
+#![expect(unsafe_code, reason = "one block for several fences; docs/unsafe.md, `fence::state`")]
+
+use super::error::FenceError;
+use super::hook::Hook;
+use super::wait::ThreadNode;
+use crate::exec::hub::{Hub, Ident};
+use crate::exec::node::{Kind, LaneNode, Node, Place, Task};
+use crate::mem::list::List;
+use crate::mem::shared::Ref;
+use crate::mem::{HeapBox, free};
+use crate::sabotage::{self, Sabotage};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence as memory_fence};
+use crate::sync::{self, Lock, class};
+use crate::time::Time;
+use crate::trace::Event;
+use core::alloc::Layout;
+use core::fmt;
+use core::ptr::NonNull;
+
+/// The names behind a fence, kept by every fence of the context and owning nothing but themselves.
+#[derive(Debug)]
+pub(crate) struct ContextInfo {
+    /// The context of slot 0; slot `n` is this plus `n`.
+    pub(crate) base: u64,
+    pub(crate) client: u64,
+    /// The device's number; 0 for a bare context.
+    pub(crate) device: u64,
+    pub(crate) driver: HeapBox<str>,
+    pub(crate) timeline: HeapBox<str>,
+    pub(crate) ident: Ref<Ident>,
+}
+
+/// Shared by the fences of one block.
+#[repr(C)]
+pub(crate) struct Header {
+    refs: AtomicU32,
+    layout: PackedLayout,
+    /// 0 until published; written once, before any fence of the block is handed out.
+    pub(crate) seqno: AtomicU64,
+    /// `None` only for the stub.
+    pub(crate) info: Option<Ref<ContextInfo>>,
+}
+
+/// How to free a block without its type: 26 bits of size in units of 8, 4 bits of alignment, 2 bits of slots.
+/// Worked example: 312 bytes aligned to 8 with 3 slots is `39 | 3 << 26 | 3 << 30` = `0xcc00_0027`.
+#[derive(Clone, Copy)]
+pub(crate) struct PackedLayout(u32);
+
+impl PackedLayout {
+    /// `None` for blocks of half a gigabyte and more, or oddly aligned ones.
+    pub(crate) fn new(layout: Layout, slots: u32) -> Option<Self> {
+        let units = u32::try_from(layout.size().div_ceil(8)).ok().filter(|units| *units < 1 << 26)?;
+        let align = layout.align().trailing_zeros();
+        (align < 16 && layout.size() % 8 == 0).then_some(Self(units | align << 26 | slots << 30))
+    }
+
+    /// One slot and no size: the stub's, which is never freed.
+    pub(crate) const fn bare() -> Self {
+        Self(1 << 30)
+    }
+
+    fn layout(self) -> Layout {
+        let size = (self.0 & 0x03ff_ffff) as usize * 8;
+        let align = 1_usize << ((self.0 >> 26) & 0xf);
+        // SAFETY: these are the parts of a layout that `new` took apart.
+        unsafe { Layout::from_size_align_unchecked(size, align) }
+    }
+
+    fn slots(self) -> usize {
+        (self.0 >> 30) as usize
+    }
+}
+
+impl Header {
+    pub(crate) const fn new(layout: PackedLayout, info: Option<Ref<ContextInfo>>, refs: AtomicU32, seqno: AtomicU64) -> Self {
+        Self { refs, layout, seqno, info }
+    }
+}
+
+/// One fence.
+#[repr(C)]
+pub(crate) struct State {
+    word: AtomicU32,
+    waiters: Lock<class::FenceWaiters, Waiters>,
+    time: AtomicU64,
+}
+
+pub(crate) struct Waiters {
+    list: List,
+    pub(crate) hook: Option<Hook>,
+}
+
+/// Which fence of its block. A bare fence is slot 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Slot {
+    First = 0,
+    Finished = 1,
+    Retired = 2,
+}
+
+const SIGNALED: u32 = 1;
+const DONE: u32 = 1 << 1;
+const WAITERS: u32 = 1 << 2;
+const ARMED: u32 = 1 << 3;
+const SLOT_SHIFT: u32 = 4;
+const DEADLINE: u64 = 1 << 63;
+
+impl State {
+    #[cfg(not(any(loom, shuttle)))]
+    pub(crate) const fn new(slot: Slot) -> Self {
+        Self {
+            word: AtomicU32::new((slot as u32) << SLOT_SHIFT),
+            waiters: Lock::new(Waiters { list: List::new(), hook: None }),
+            time: AtomicU64::new(DEADLINE | Time::NEVER.as_ns()),
+        }
+    }
+
+    #[cfg(any(loom, shuttle))]
+    pub(crate) fn new(slot: Slot) -> Self {
+        Self {
+            word: AtomicU32::new((slot as u32) << SLOT_SHIFT),
+            waiters: Lock::new(Waiters { list: List::new(), hook: None }),
+            time: AtomicU64::new(DEADLINE | Time::NEVER.as_ns()),
+        }
+    }
+
+    /// The stub's state: signaled at the origin of time.
+    #[cfg(not(any(loom, shuttle)))]
+    pub(crate) const fn stub() -> Self {
+        Self {
+            word: AtomicU32::new(SIGNALED | DONE),
+            waiters: Lock::new(Waiters { list: List::new(), hook: None }),
+            time: AtomicU64::new(0),
+        }
+    }
+}
+
+/// What a fence says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Not signaled.
+    Pending,
+    /// Signaled, with this result.
+    Signaled(Result<(), FenceError>),
+}
+
+/// A promise that something will have ended: signaled exactly once, by its one producer, with a result.
+///
+/// Whoever merely holds a `Fence` cannot signal it, and it keeps nothing of its issuer alive: queue, device, executor and
+/// driver code may all be gone. Context, sequence number, names, error and time stamp stay readable for ever. Clones are
+/// handles on the same fence; comparing compares identity.
+///
+/// # Contexts
+/// Reading, cloning and dropping: any, interrupts included. Waiting and registering: see there.
+pub struct Fence {
+    at: NonNull<State>,
+}
+
+// SAFETY: everything behind the pointer is atomic or locked, and counted.
+unsafe impl Send for Fence {}
+// SAFETY: as above.
+unsafe impl Sync for Fence {}
+
+const REFS_MAX: u32 = u32::MAX / 2;
+
+impl Fence {
+    /// A handle on the fence in `slot` of the block whose first field is `header`, taking over one count.
+    ///
+    /// # Safety
+    /// `header` starts a block `repr(C)` with at least `slot + 1` states behind the header, derived from a pointer to the
+    /// whole block, and the count is the caller's to give away.
+    pub(crate) unsafe fn from_block(header: NonNull<Header>, slot: Slot) -> Self {
+        // SAFETY: the caller's promise.
+        let at = unsafe { header.byte_add(size_of::<Header>() + slot as usize * size_of::<State>()) };
+        Self { at: at.cast() }
+    }
+
+    pub(crate) fn header_ptr(&self) -> NonNull<Header> {
+        let slot = self.slot() as usize;
+        // SAFETY: the layout of blocks: see the module. The state's own word says which slot it is.
+        unsafe { self.at.byte_sub(size_of::<Header>() + slot * size_of::<State>()) }.cast()
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: the block is alive while this handle is.
+        unsafe { self.header_ptr().as_ref() }
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        // SAFETY: as above.
+        unsafe { self.at.as_ref() }
+    }
+
+    pub(crate) fn slot(&self) -> Slot {
+        // ORDERING: these bits never change.
+        match (self.state().word.load(Ordering::Relaxed) >> SLOT_SHIFT) & 3 {
+            0 => Slot::First,
+            1 => Slot::Finished,
+            _ => Slot::Retired,
+        }
+    }
+
+    /// The fence in another slot of the same block. `self` is a job's.
+    pub(crate) fn sibling(&self, slot: Slot) -> Self {
+        let header = self.header_ptr();
+        debug_assert!(self.header().layout.slots() > slot as usize, "a bare fence has no siblings");
+        self.retain();
+        // SAFETY: a job's block has all three slots, and a count was just taken.
+        unsafe { Self::from_block(header, slot) }
+    }
+
+    /// Whether it belongs to a job: then it has siblings.
+    pub(crate) fn is_jobs(&self) -> bool {
+        self.header().layout.slots() == 3
+    }
+
+    fn retain(&self) {
+        // ORDERING: made from an existing reference. A count that ran away saturates: the block leaks, it is never freed.
+        let before = self.header().refs.fetch_add(1, Ordering::Relaxed);
+        if before >= REFS_MAX {
+            self.header().refs.store(REFS_MAX, Ordering::Relaxed);
+        }
+    }
+
+    /// # Safety
+    /// The block of `header` was not freed, and one count on it is the caller's to give back.
+    pub(crate) unsafe fn release(header: NonNull<Header>) {
+        // SAFETY: the caller's promise.
+        let refs = unsafe { &header.as_ref().refs };
+        // ORDERING: Release pairs with the Acquire fence below.
+        let before = refs.fetch_sub(1, Ordering::Release);
+        if before >= REFS_MAX {
+            refs.store(REFS_MAX, Ordering::Relaxed);
+            return;
+        }
+        if before == 1 {
+            memory_fence(Ordering::Acquire);
+            // SAFETY: the last count.
+            unsafe { free_block(header) };
+        }
+    }
+
+    #[inline]
+    pub(crate) fn word(&self) -> u32 {
+        // ORDERING: Acquire pairs with the Release of the signal: who sees `SIGNALED` sees the time stamp and all that the
+        // producer did before.
+        self.state().word.load(Ordering::Acquire)
+    }
+
+    /// Whether it has signaled: one acquire load.
+    #[inline]
+    #[must_use]
+    pub fn is_signaled(&self) -> bool {
+        self.word() & SIGNALED != 0
+    }
+
+    /// Whether it has signaled and every registration has been acted on: waiters woken, dependants counted down, closures
+    /// and wakers handed to the notify lane (which may not have run them yet).
+    #[must_use]
+    pub fn callbacks_done(&self) -> bool {
+        self.word() & DONE != 0
+    }
+
+    /// Pending, or signaled with a result.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let word = self.word();
+        if word & SIGNALED == 0 { Status::Pending } else { Status::Signaled(FenceError::decode(word)) }
+    }
+
+    /// When it signaled, on its executor's clock (the hardware's time where the driver gave it); `None` while pending.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<Time> {
+        // ORDERING: stored before `SIGNALED`, which the line before read with Acquire.
+        self.is_signaled().then(|| Time::from_ns(self.state().time.load(Ordering::Relaxed)))
+    }
+
+    /// The earliest deadline hint so far; `None` if there is none or it has signaled.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let time = self.state().time.load(Ordering::Relaxed);
+        let hint = Time::from_ns(time & !DEADLINE);
+        (time & DEADLINE != 0 && hint != Time::NEVER).then_some(hint)
+    }
+
+    /// Hints that somebody would like it signaled by `at` (absolute, its executor's clock). The earliest hint stays.
+    /// Forwarded to a bare fence's producer hook; a driver reads a job's when it starts it. Any context; never blocks.
+    pub fn set_deadline(&self, at: Time) {
+        let tagged = DEADLINE | at.as_ns();
+        let mut seen = self.state().time.load(Ordering::Relaxed);
+        loop {
+            if seen & DEADLINE == 0 || seen <= tagged {
+                return;
+            }
+            match self.state().time.compare_exchange_weak(seen, tagged, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        let hook = self.state().waiters.lock().hook.clone();
+        if let Some(hook) = hook {
+            hook.deadline(at);
+        }
+    }
+
+    /// Puts `node` among the waiters; false if the fence has signaled, then nothing was done. Threads go first: sleepers
+    /// are woken before anything else happens.
+    ///
+    /// # Safety
+    /// `node` is idle, starts the structure its kind says, and stays alive and in place until it is idle again.
+    pub(crate) unsafe fn register(&self, node: NonNull<Node>) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.register_as(node, Place::Fence) }
+    }
+
+    /// As [`Fence::register`]; `place` says in the node whose list it is in.
+    ///
+    /// # Safety
+    /// As for [`Fence::register`].
+    pub(crate) unsafe fn register_as(&self, node: NonNull<Node>, place: Place) -> bool {
+        let state = self.state();
+        let hook = {
+            let mut waiters = state.waiters.lock();
+            // SAFETY: alive, the caller's promise.
+            let this = unsafe { node.as_ref() };
+            debug_assert_eq!(this.place(), Place::Idle, "a node sits on one fence at a time");
+            // SAFETY: idle, so in no list, and the list's lock is held.
+            match this.kind {
+                Kind::Thread => unsafe { waiters.list.push_front(node.cast()) },
+                Kind::Dependency | Kind::Resource | Kind::Lane => unsafe { waiters.list.push_back(node.cast()) },
+            }
+            this.set_place(place);
+            // ORDERING: AcqRel: either this sees the signaller's `SIGNALED`, or the signaller sees `WAITERS` and the list.
+            let before = state.word.fetch_or(WAITERS | ARMED, Ordering::AcqRel);
+            if before & SIGNALED != 0 {
+                // SAFETY: just put in, lock still held.
+                unsafe { waiters.list.remove(node.cast()) };
+                this.set_place(Place::Idle);
+                return false;
+            }
+            if before & ARMED == 0 { waiters.hook.clone() } else { None }
+        };
+        if let Some(hook) = hook {
+            hook.arm();
+        }
+        true
+    }
+
+    /// Takes `node` out of the waiters if it is there. False: the signaller has taken it.
+    pub(crate) fn unregister(&self, node: &Node) -> bool {
+        self.unregister_from(node, Place::Fence)
+    }
+
+    /// As [`Fence::unregister`], for a node registered as being in `place`.
+    pub(crate) fn unregister_from(&self, node: &Node, place: Place) -> bool {
+        let mut waiters = self.state().waiters.lock();
+        if node.place() != place {
+            return false;
+        }
+        // SAFETY: its place says that it is in this list: a node is registered on the fence its owner asks to take it
+        // from, and the lock is held.
+        unsafe { waiters.list.remove(NonNull::from(&node.link)) };
+        node.set_place(Place::Idle);
+        true
+    }
+
+    /// Takes a closure's or waker's node out of wherever it is. False: it is being, or has been, acted on.
+    pub(crate) fn unregister_lane(&self, item: &LaneNode) -> bool {
+        if self.unregister(&item.node) {
+            return true;
+        }
+        if item.node.place() != Place::Lane {
+            return false;
+        }
+        item.hub().is_some_and(|hub| hub.cancel(crate::check::Lane::Notify, item))
+    }
+
+    /// Gives the fence its producer hook, before it is published.
+    pub(crate) fn attach(&self, hook: Hook) {
+        self.state().waiters.lock().hook = Some(hook);
+        // So that the signal takes the slow path, which detaches it.
+        self.state().word.fetch_or(WAITERS, Ordering::Relaxed);
+    }
+
+    /// The signal. Called once, by whoever the producer's own state machine chose; a second call changes nothing.
+    pub(crate) fn signal(&self, result: Result<(), FenceError>, at: Time, hub: &Ref<Hub>) {
+        if sabotage::is(Sabotage::SkipSignal) {
+            return;
+        }
+        let state = self.state();
+        let mut seen = state.word.load(Ordering::Relaxed);
+        if seen & SIGNALED != 0 {
+            return;
+        }
+        // ORDERING: before `SIGNALED`, whose Release publishes it.
+        state.time.store(at.as_ns() & !DEADLINE, Ordering::Relaxed);
+        let bits = FenceError::encode(result) | SIGNALED;
+        loop {
+            let done = if seen & WAITERS == 0 { DONE } else { 0 };
+            // ORDERING: Release publishes time stamp and work; Acquire sees what registrations did before `WAITERS`.
+            match state.word.compare_exchange_weak(seen, seen | bits | done, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        if seen & WAITERS != 0 {
+            self.act_on_waiters(hub);
+        }
+        hub.trace(|| Event::FenceSignaled { fence: self.id(), result });
+        if sabotage::is(Sabotage::SignalTwice) {
+            state.time.store(at.as_ns() + 1, Ordering::Relaxed);
+            hub.trace(|| Event::FenceSignaled { fence: self.id(), result });
+        }
+    }
+
+    fn act_on_waiters(&self, hub: &Ref<Hub>) {
+        let state = self.state();
+        loop {
+            let mut waiters = state.waiters.lock();
+            // SAFETY: the list's lock is held.
+            let Some(link) = (unsafe { waiters.list.pop_front() }) else {
+                let hook = waiters.hook.take();
+                // ORDERING: Release: who sees `DONE` sees that the actions were taken.
+                state.word.fetch_or(DONE, Ordering::Release);
+                drop(waiters);
+                // The hook is an object: its foreign part is dropped on the reaper.
+                drop(hook);
+                return;
+            };
+            let node = Node::from_link(link);
+            // SAFETY: a node on a fence is alive until it is taken out, and a remover needs the lock held here.
+            let kind = unsafe { node.as_ref() }.kind;
+            match kind {
+                Kind::Thread => {
+                    // SAFETY: a thread's node starts a `ThreadNode`, alive as above. The token is copied under the lock.
+                    let token = unsafe { node.cast::<ThreadNode>().as_ref() }.token();
+                    // SAFETY: as above. After this store and the unlock the waiter may leave, and its node is gone.
+                    unsafe { node.as_ref() }.set_place(Place::Idle);
+                    drop(waiters);
+                    if !sabotage::is(Sabotage::LoseWakeUp) {
+                        sync::unpark(&token);
+                    }
+                }
+                Kind::Dependency => {
+                    // SAFETY: alive as above; from here on the count that its registration took keeps it alive.
+                    unsafe { node.as_ref() }.set_place(Place::Idle);
+                    drop(waiters);
+                    // SAFETY: a dependency's node starts a `DepNode`; its registration's count is passed on.
+                    unsafe { crate::queue::deps::signaled(node.cast(), self.slot()) };
+                }
+                Kind::Resource => {
+                    // SAFETY: alive as above; its registration counts the queue.
+                    unsafe { node.as_ref() }.set_place(Place::Idle);
+                    drop(waiters);
+                    // SAFETY: a resource's node is a queue's, and its registration's count is passed on.
+                    unsafe { crate::queue::dispatch::resource_signaled(node) };
+                }
+                Kind::Lane => self.hand_over(waiters, node.cast(), hub),
+            }
+        }
+    }
+
+    fn hand_over(
+        &self,
+        waiters: sync::Guard<'_, class::FenceWaiters, Waiters>,
+        item: NonNull<LaneNode>,
+        hub: &Ref<Hub>,
+    ) {
+        // SAFETY: alive while the fence's lock is held.
+        let inline = unsafe { item.as_ref() }.node.index == INLINE;
+        if !inline {
+            // SAFETY: just taken out of the fence's list, whose lock is still held.
+            unsafe { Hub::hand_over(hub, item) };
+            return;
+        }
+        // SAFETY: under the fence's lock the task is the signaller's to read.
+        let run = match unsafe { item.as_ref().task() } {
+            Task::Run(run) => Some(*run),
+            Task::Wake(_) => None,
+        };
+        // SAFETY: alive as above; a closure's registration counts it until it ran.
+        unsafe { item.as_ref() }.node.set_place(Place::Idle);
+        drop(waiters);
+        if let Some(run) = run {
+            // SAFETY: an inline closure was declared safe for the signalling path, and its count is passed on.
+            unsafe { run(item) };
+        }
+    }
+}
+
+/// The index of a closure's node that may run while signalling.
+pub(crate) const INLINE: u16 = 1;
+
+unsafe fn free_block(header: NonNull<Header>) {
+    // SAFETY: the caller holds the last count.
+    let packed = unsafe { header.as_ref() }.layout;
+    if packed.slots() == 3 {
+        // SAFETY: three slots are a job's block, whose core is behind them.
+        unsafe { crate::queue::job::drop_core(header) };
+    }
+    for slot in 0..packed.slots() {
+        // SAFETY: the layout of blocks.
+        let state = unsafe { header.byte_add(size_of::<Header>() + slot * size_of::<State>()) }.cast::<State>();
+        // SAFETY: the last access to this state.
+        unsafe { state.drop_in_place() };
+    }
+    // SAFETY: the last access to the header.
+    unsafe { header.drop_in_place() };
+    // SAFETY: the block was allocated by `mem` with this layout.
+    unsafe { free(header.cast(), packed.layout()) };
+}
+
+impl Clone for Fence {
+    fn clone(&self) -> Self {
+        self.retain();
+        Self { at: self.at }
+    }
+}
+
+impl Drop for Fence {
+    fn drop(&mut self) {
+        // SAFETY: this handle's count.
+        unsafe { Self::release(self.header_ptr()) };
+    }
+}
+
+impl PartialEq for Fence {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Fence {}
+
+impl fmt::Debug for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fence({} {:?})", self.id(), self.status())
+    }
+}
+
+#[cfg(not(any(loom, shuttle)))]
+const _: () = {
+    assert!(size_of::<Fence>() == 8);
+    assert!(!cfg!(target_os = "linux") || size_of::<Header>() + size_of::<State>() <= 64, "a fence is 64 bytes");
+};

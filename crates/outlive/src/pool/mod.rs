@@ -1,0 +1,1 @@
+//! Scarce hardware resources. To come.

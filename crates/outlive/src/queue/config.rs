@@ -1,0 +1,382 @@
+//! What a submitter says: the queue it wants, the job, its dependencies, and how a refusal reads.
+
+use crate::device::Principal;
+use crate::fence::{Fence, FenceError, Retired};
+use crate::mem::{AllocError, HeapBox, try_box};
+use crate::sched::{Gate, Priority};
+use core::fmt;
+use core::time::Duration;
+
+/// The longest any limit of a queue may be, so that every fence is finite (rule 2).
+pub const LIMIT_MAX: Duration = Duration::from_secs(10);
+
+/// How a queue is made; see each method for the default.
+#[derive(Debug)]
+pub struct QueueConfig {
+    pub(crate) name: &'static str,
+    pub(crate) credits: u32,
+    pub(crate) client: u64,
+    pub(crate) group: u64,
+    pub(crate) priority: Priority,
+    pub(crate) weight: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) progress_cap: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) suspend_limit: Duration,
+    pub(crate) pipelined: bool,
+    pub(crate) bypass: bool,
+    pub(crate) principal: Option<Principal>,
+    pub(crate) gate: Option<GateBox>,
+}
+
+pub(crate) struct GateBox(pub(crate) HeapBox<dyn Gate>);
+
+impl fmt::Debug for GateBox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self::new("queue")
+    }
+}
+
+impl QueueConfig {
+    /// A queue called `name`, with 64 credits, a timeout of 2 s, normal priority, and bypass.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            credits: 64,
+            client: 0,
+            group: 0,
+            priority: Priority::Normal,
+            weight: 100,
+            timeout: Duration::from_secs(2),
+            progress_cap: LIMIT_MAX,
+            drain: Duration::from_secs(2),
+            suspend_limit: LIMIT_MAX,
+            pipelined: false,
+            bypass: true,
+            principal: None,
+            gate: None,
+        }
+    }
+
+    /// Its size: jobs on the hardware hold credits that add up to at most this. Default 64.
+    #[must_use]
+    pub const fn credits(mut self, credits: u32) -> Self {
+        self.credits = credits;
+        self
+    }
+
+    /// Whose it is: decides the default [`OnError`] of a dependency. Default 0, which is nobody's and equal to no other.
+    #[must_use]
+    pub const fn client(mut self, client: u64) -> Self {
+        self.client = client;
+        self
+    }
+
+    /// The group that fair shares go to first. Default 0: a group of its own.
+    #[must_use]
+    pub const fn group(mut self, group: u64) -> Self {
+        self.group = group;
+        self
+    }
+
+    /// For an arbiter; changeable later. Default normal.
+    #[must_use]
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Share within its group, for an arbiter; changeable later. Default 100.
+    #[must_use]
+    pub const fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Hardware time a job may take from its start, unless it says otherwise. Zero, or more than [`LIMIT_MAX`]: the
+    /// device's watchdog of [`LIMIT_MAX`]. Default 2 s.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long reported progress may extend a job in all, from its start. At most, and by default, [`LIMIT_MAX`].
+    #[must_use]
+    pub const fn progress_cap(mut self, cap: Duration) -> Self {
+        self.progress_cap = cap;
+        self
+    }
+
+    /// How long a job of a closed or suspended queue may stay on the hardware before it is cancelled. At most
+    /// [`LIMIT_MAX`]; default 2 s.
+    #[must_use]
+    pub const fn drain_timeout(mut self, drain: Duration) -> Self {
+        self.drain = drain;
+        self
+    }
+
+    /// How long a suspension may last before the waiting jobs fail `TimedOut`. At most, and by default, [`LIMIT_MAX`].
+    #[must_use]
+    pub const fn suspend_limit(mut self, limit: Duration) -> Self {
+        self.suspend_limit = limit;
+        self
+    }
+
+    /// Promises that the hardware executes this queue's jobs strictly in order, so that a dependency on an earlier job of the
+    /// same queue needs no wait at all. Default false: it starts when that one has finished.
+    #[must_use]
+    pub const fn pipelined(mut self, pipelined: bool) -> Self {
+        self.pipelined = pipelined;
+        self
+    }
+
+    /// Whether a job with nothing to wait for runs in its submitter's thread. Default true.
+    #[must_use]
+    pub const fn bypass(mut self, bypass: bool) -> Self {
+        self.bypass = bypass;
+        self
+    }
+
+    /// Who is charged for its jobs until they have retired. Default nobody.
+    #[must_use]
+    pub fn principal(mut self, principal: Principal) -> Self {
+        self.principal = Some(principal);
+        self
+    }
+
+    /// Asks `gate` before each start. Default: always yes.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn gate(mut self, gate: impl Gate) -> Result<Self, AllocError> {
+        self.gate = Some(GateBox(try_box(gate).map_err(|(error, _)| error)?));
+        Ok(self)
+    }
+
+    pub(crate) fn clamp(mut self) -> Self {
+        if self.timeout.is_zero() || self.timeout > LIMIT_MAX {
+            self.timeout = LIMIT_MAX;
+        }
+        self.progress_cap = self.progress_cap.min(LIMIT_MAX);
+        self.drain = self.drain.min(LIMIT_MAX);
+        self.suspend_limit = self.suspend_limit.min(LIMIT_MAX);
+        self
+    }
+}
+
+/// A job as its submitter describes it: a payload (what must stay as it is until the hardware is done: buffers, mappings,
+/// commands) and its size.
+#[derive(Debug)]
+pub struct Job<P> {
+    pub(crate) payload: P,
+    pub(crate) credits: u32,
+    pub(crate) bytes: u64,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) user_waits: u16,
+}
+
+impl<P> Job<P> {
+    /// One credit, no bytes, the queue's timeout.
+    pub const fn new(payload: P) -> Self {
+        Self { payload, credits: 1, bytes: 0, timeout: None, user_waits: 0 }
+    }
+
+    /// Credits it holds from `run` until the hardware is done with it; at least 1, at most the queue's.
+    #[must_use]
+    pub const fn credits(mut self, credits: u32) -> Self {
+        self.credits = credits;
+        self
+    }
+
+    /// Bytes charged to the queue's principal until it has retired.
+    #[must_use]
+    pub const fn bytes(mut self, bytes: u64) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// Its own timeout instead of the queue's, at most [`LIMIT_MAX`].
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Room for that many user fences in [`commit_when`](crate::Reserved::commit_when).
+    #[must_use]
+    pub const fn user_waits(mut self, count: u16) -> Self {
+        self.user_waits = count;
+        self
+    }
+}
+
+impl<P> From<P> for Job<P> {
+    fn from(payload: P) -> Self {
+        Self::new(payload)
+    }
+}
+
+/// What a dependant does when a fence it depends on fails (rule 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// Fails with [`FenceError::Dependency`].
+    Fail,
+    /// Runs all the same, after the failed job has retired, and may read the cause.
+    Run,
+}
+
+/// A fence that must have signaled before a job starts, and what its error means.
+#[derive(Debug, Clone)]
+pub struct Dependency {
+    pub(crate) fence: Fence,
+    pub(crate) on_error: Option<OnError>,
+}
+
+impl Dependency {
+    /// Default policy: fail for a fence of the same client, run for another's.
+    #[must_use]
+    pub const fn on(fence: Fence) -> Self {
+        Self { fence, on_error: None }
+    }
+
+    /// With an explicit policy.
+    #[must_use]
+    pub const fn on_error(mut self, on_error: OnError) -> Self {
+        self.on_error = Some(on_error);
+        self
+    }
+}
+
+impl From<Fence> for Dependency {
+    fn from(fence: Fence) -> Self {
+        Self::on(fence)
+    }
+}
+
+impl From<&Fence> for Dependency {
+    fn from(fence: &Fence) -> Self {
+        Self::on(fence.clone())
+    }
+}
+
+impl From<&Retired> for Dependency {
+    fn from(retired: &Retired) -> Self {
+        Self::on(Fence::clone(retired))
+    }
+}
+
+/// Why a job was not reserved. Nothing was changed, and the payload comes back.
+pub struct ReserveError<P> {
+    /// Why.
+    pub kind: Refusal,
+    /// What was to be submitted.
+    pub payload: P,
+}
+
+/// The reasons of a [`ReserveError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No memory.
+    OutOfMemory(AllocError),
+    /// A job of no size would not be flow-controlled at all.
+    NoCredits,
+    /// More credits than the queue has could never start.
+    TooManyCredits {
+        /// What was asked for.
+        asked: u32,
+        /// The queue's size.
+        queue: u32,
+    },
+    /// More dependencies that cannot be merged than a job can hold.
+    TooManyDependencies {
+        /// The most.
+        most: u16,
+    },
+    /// The queue accepts nothing more.
+    Closed,
+    /// The device is gone.
+    DeviceLost,
+    /// The principal has reached a limit; it gets room when its jobs retire.
+    OverLimit {
+        /// What it has charged now, in the unit of the limit reached.
+        charged: u64,
+        /// The limit.
+        limit: u64,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory(error) => error.fmt(f),
+            Self::NoCredits => f.write_str("a job needs at least 1 credit"),
+            Self::TooManyCredits { asked, queue } => {
+                write!(f, "the job asks for {asked} credits, the queue has {queue}: split the job or make a larger queue")
+            }
+            Self::TooManyDependencies { most } => write!(f, "more than {most} dependencies: merge them into fewer fences"),
+            Self::Closed => f.write_str("the queue is closed: make another"),
+            Self::DeviceLost => f.write_str("the device is gone: open it again"),
+            Self::OverLimit { charged, limit } => {
+                write!(f, "the principal has {charged} of at most {limit} charged: wait for its jobs to retire")
+            }
+        }
+    }
+}
+
+impl<P> fmt::Debug for ReserveError<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReserveError({:?})", self.kind)
+    }
+}
+
+impl<P> fmt::Display for ReserveError<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+impl<P> core::error::Error for ReserveError<P> {}
+
+/// Why a queue or device was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// No memory.
+    OutOfMemory(AllocError),
+    /// A queue of no credits could never start a job.
+    NoCredits,
+    /// The device is gone.
+    DeviceLost,
+}
+
+impl From<AllocError> for OpenError {
+    fn from(error: AllocError) -> Self {
+        Self::OutOfMemory(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory(error) => error.fmt(f),
+            Self::NoCredits => f.write_str("a queue needs at least 1 credit"),
+            Self::DeviceLost => f.write_str("the device is gone: open it again"),
+        }
+    }
+}
+
+impl core::error::Error for OpenError {}
+
+/// The verdict of a failed dependency.
+pub(crate) fn dependency_failed(error: FenceError) -> Result<(), FenceError> {
+    Err(FenceError::Dependency(error.cause()))
+}

@@ -1,0 +1,322 @@
+//! Dependencies: nodes that are all armed at once, behind one counter.
+//!
+//! # States of a node
+//! *empty* or *filled* (names its fence) → *armed* (registered; holds a count of the job's block) → *resolved*. Or
+//! *native*: the hardware waits, and the fence's error is looked up at the end.
+//!
+//! A node whose fence failed, under the policy "run", moves on to that job's `retired` (place *sibling*): whoever runs in
+//! spite of an error runs when the memory is free.
+//!
+//! # Fields
+//! The fence in a node does not change from commit to reaping, so whoever takes nodes off may read it while their
+//! signallers do. Reaping gives all of them up: a chain of jobs does not keep its dead alive.
+//!
+//! # Contexts
+//! [`signaled`] is called by whoever signals a fence, in any context; it counts down, and queues work when the count is
+//! zero. It never runs a job itself, so a chain of a million failing jobs is a loop on the lane, not a recursion.
+#![expect(unsafe_code, reason = "nodes inside a block; docs/unsafe.md, `queue::deps`")]
+
+use super::config::{OnError, dependency_failed};
+use super::job::{INLINE_NODES, JobCore};
+use super::shared::QueueShared;
+use crate::exec::node::{Kind, Node, Place};
+use crate::fence::{Cause, Fence, Slot, Status};
+use crate::sabotage::{self, Sabotage};
+use crate::sync::atomic::Ordering;
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::mem::offset_of;
+use core::ptr::NonNull;
+
+/// The most dependencies a job can hold after merging: an index has 14 bits.
+pub(crate) const NODES_MAX: u16 = 1 << 14;
+const RUN_BIT: u16 = 1 << 15;
+
+/// One dependency of a job.
+#[repr(C)]
+pub(crate) struct DepNode {
+    /// Its index: position, and the policy in the top bit.
+    pub(crate) node: Node,
+    /// Written before the commit, taken by reaping, else only read.
+    pub(crate) fence: UnsafeCell<Option<Fence>>,
+}
+
+/// A dependency node outside the block, which therefore names its job.
+#[repr(C)]
+pub(crate) struct MoreNode {
+    dep: DepNode,
+    job: Option<NonNull<JobCore>>,
+}
+
+// SAFETY: the fields are touched by one side at a time, as the module says.
+unsafe impl Send for DepNode {}
+// SAFETY: as above.
+unsafe impl Sync for DepNode {}
+// SAFETY: as above; the job pointer is set before the job is shared.
+unsafe impl Send for MoreNode {}
+// SAFETY: as above.
+unsafe impl Sync for MoreNode {}
+
+impl DepNode {
+    pub(crate) fn new(index: u16) -> Self {
+        Self { node: Node::new(Kind::Dependency, index), fence: UnsafeCell::new(None) }
+    }
+
+    /// Fills an empty node of a job that is not committed.
+    pub(crate) fn fill(&mut self, fence: Fence, on_error: OnError) {
+        let run = if on_error == OnError::Run { RUN_BIT } else { 0 };
+        self.node.index = (self.node.index & !RUN_BIT) | run;
+        *self.fence.get_mut() = Some(fence);
+    }
+
+    fn on_error(&self) -> OnError {
+        if self.node.index & RUN_BIT == 0 { OnError::Fail } else { OnError::Run }
+    }
+
+    /// The job a node belongs to.
+    fn job(at: NonNull<Self>) -> NonNull<JobCore> {
+        // SAFETY: the node is alive: its registration counts the block.
+        let index = usize::from(unsafe { at.as_ref() }.node.index & !RUN_BIT);
+        if index < INLINE_NODES {
+            // SAFETY: an inline node lies at this offset of its job.
+            return unsafe { at.byte_sub(offset_of!(JobCore, nodes) + index * size_of::<Self>()) }.cast();
+        }
+        // SAFETY: other nodes are the first field of a `MoreNode`.
+        match unsafe { at.cast::<MoreNode>().as_ref() }.job {
+            Some(job) => job,
+            None => unreachable!("set when the job was allocated"),
+        }
+    }
+}
+
+impl MoreNode {
+    pub(crate) fn new(index: u16) -> Self {
+        Self { dep: DepNode::new(index), job: None }
+    }
+
+    pub(crate) fn set_job(&mut self, job: NonNull<JobCore>) {
+        self.job = Some(job);
+    }
+
+    pub(crate) fn dep_mut(&mut self) -> &mut DepNode {
+        &mut self.dep
+    }
+}
+
+/// All nodes of a job.
+///
+/// # Safety
+/// The job's block is alive while the iterator is used.
+pub(crate) unsafe fn nodes<'a>(job: NonNull<JobCore>) -> impl Iterator<Item = NonNull<DepNode>> + 'a {
+    // SAFETY: alive by the caller's promise.
+    let core: &'a JobCore = unsafe { job.as_ref() };
+    // SAFETY: `more` is not replaced after allocation.
+    let more = unsafe { (*core.more.get()).as_deref() };
+    let inline = (0..INLINE_NODES).map(move |index| {
+        let offset = offset_of!(JobCore, nodes) + index * size_of::<DepNode>();
+        // SAFETY: inside the job's block.
+        unsafe { job.byte_add(offset) }.cast::<DepNode>()
+    });
+    inline.chain(more.into_iter().flatten().map(|more| NonNull::from(more).cast::<DepNode>()))
+}
+
+/// Arms every filled node. The job still has its extra count, so it cannot become ready in here.
+///
+/// # Safety
+/// The caller commits the job and is its only owner.
+pub(crate) unsafe fn arm_all(job: NonNull<JobCore>, queue: &QueueShared) {
+    // SAFETY: the caller's job.
+    unsafe { arm(job, 0, Some(queue)) };
+}
+
+/// Arms the filled nodes from the `first` on: those of user fences.
+///
+/// # Safety
+/// As for [`arm_all`].
+pub(crate) unsafe fn arm_from(job: NonNull<JobCore>, first: usize) {
+    // SAFETY: the caller's job.
+    unsafe { arm(job, first, None) };
+}
+
+unsafe fn arm(job: NonNull<JobCore>, first: usize, queue: Option<&QueueShared>) {
+    // SAFETY: the caller's job.
+    for at in unsafe { nodes(job) }.skip(first) {
+        // SAFETY: not changed until reaping.
+        let Some(fence) = (unsafe { (*at.as_ref().fence.get()).as_ref() }) else { continue };
+        if sabotage::is(Sabotage::SkipDependency) {
+            continue;
+        }
+        if queue.is_some_and(|queue| fence.status() == Status::Pending && queue.waits_natively(fence)) {
+            // SAFETY: the job is the caller's.
+            unsafe { job.as_ref().cells() }.flags.native = true;
+            continue;
+        }
+        // SAFETY: as above.
+        unsafe { job.as_ref() }.waiting.fetch_add(1, Ordering::Relaxed);
+        JobCore::retain(job);
+        // SAFETY: idle, starts a `DepNode`, counted.
+        if !unsafe { fence.register(at.cast()) } {
+            // SAFETY: it has signaled, so this side acts on it, with the count just taken.
+            unsafe { resolve(at, fence.slot(), false) };
+        }
+    }
+}
+
+/// A fence that `at` was on, in `slot` of its block, has signaled. Takes over the registration's count of the block.
+///
+/// # Safety
+/// The signaller took the node out; its registration's count is passed on.
+pub(crate) unsafe fn signaled(at: NonNull<DepNode>, slot: Slot) {
+    // SAFETY: passed on.
+    unsafe { resolve(at, slot, true) };
+}
+
+/// Acts on the result of `at`'s fence: fails the job, or moves on to `retired`, and counts down. `notify`: the queue is told
+/// when that was the last one.
+unsafe fn resolve(at: NonNull<DepNode>, slot: Slot, notify: bool) {
+    let job = DepNode::job(at);
+    // SAFETY: the block is counted for this registration.
+    let node = unsafe { at.as_ref() };
+    // SAFETY: not changed between commit and reaping, which this dependency's count holds back.
+    let fence = unsafe { (*node.fence.get()).as_ref() }.filter(|fence| fence.slot() == slot);
+    if let Some((fence, Status::Signaled(Err(error)))) = fence.map(|fence| (fence, fence.status())) {
+        if sabotage::is(Sabotage::LoseError) {
+            // The defect: as if it had succeeded.
+        } else if node.on_error() == OnError::Fail {
+            // SAFETY: as above.
+            unsafe { job.as_ref() }.disposal.decide(dependency_failed(error));
+        } else if fence.is_jobs() && slot != Slot::Retired {
+            // SAFETY: idle, starts a `DepNode`, counted as before.
+            if unsafe { fence.sibling(Slot::Retired).register_as(at.cast(), Place::Sibling) } {
+                return;
+            }
+        }
+    }
+    count_down(job, notify);
+    // SAFETY: this registration's count.
+    unsafe { JobCore::release(job) };
+}
+
+/// One dependency less. The caller has a count of the block.
+pub(crate) fn count_down(job: NonNull<JobCore>, notify: bool) {
+    // SAFETY: counted by the caller.
+    let core = unsafe { job.as_ref() };
+    if !notify {
+        // The extra count of the uncommitted job stays.
+        core.waiting.fetch_sub(1, Ordering::AcqRel);
+        return;
+    }
+    // SAFETY: this dependency's count in `waiting` holds reaping back until the subtraction.
+    let queue = unsafe { core.queue() }.clone();
+    // ORDERING: AcqRel: the last one sees what all others did, the verdict of a failed one included.
+    if core.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+        queue.job_ready(job);
+    }
+}
+
+/// Takes the armed nodes of a job that will not run off their fences. Nodes that a signaller has just taken are left to it.
+///
+/// # Safety
+/// The caller is the queue's pass, and the job has not been retired.
+pub(crate) unsafe fn disarm(job: NonNull<JobCore>) {
+    // SAFETY: alive: it is in the queue's order.
+    for at in unsafe { nodes(job) } {
+        // SAFETY: as above.
+        let node = unsafe { at.as_ref() };
+        // SAFETY: not changed between commit and reaping.
+        let Some(fence) = (unsafe { (*node.fence.get()).as_ref() }) else { continue };
+        let taken = match node.node.place() {
+            Place::Fence => fence.unregister(&node.node),
+            Place::Sibling => fence.sibling(Slot::Retired).unregister_from(&node.node, Place::Sibling),
+            Place::Idle | Place::Lane => false,
+        };
+        if taken {
+            count_down(job, false);
+            // SAFETY: the registration's count.
+            unsafe { JobCore::release(job) };
+        }
+    }
+}
+
+/// Gives the fences of all nodes up.
+///
+/// # Safety
+/// The caller reaps the job: no node is armed.
+pub(crate) unsafe fn clear(job: NonNull<JobCore>) {
+    // SAFETY: alive by the count that reaping holds.
+    for at in unsafe { nodes(job) } {
+        // SAFETY: nobody else reads it any more.
+        drop(unsafe { (*at.as_ref().fence.get()).take() });
+    }
+    // SAFETY: as above.
+    drop(unsafe { (*job.as_ref().own.get()).take() });
+}
+
+/// Calls `visit` for every fence the job depends on.
+///
+/// # Safety
+/// The job has been committed and not reaped.
+pub(crate) unsafe fn visit(job: NonNull<JobCore>, mut visit: impl FnMut(&Fence)) {
+    // SAFETY: not changed between commit and reaping.
+    if let Some(own) = unsafe { (*job.as_ref().own.get()).as_ref() } {
+        visit(own);
+    }
+    // SAFETY: alive: it has not been reaped.
+    for at in unsafe { nodes(job) } {
+        // SAFETY: as above.
+        if let Some(fence) = unsafe { (*at.as_ref().fence.get()).as_ref() } {
+            visit(fence);
+        }
+    }
+}
+
+/// The root cause of a failed dependency in spite of which the job runs.
+///
+/// # Safety
+/// The job is in its queue's order.
+pub(crate) unsafe fn despite(job: NonNull<JobCore>) -> Option<Cause> {
+    // SAFETY: alive: it is in the queue's order.
+    unsafe { nodes(job) }.find_map(|at| {
+        // SAFETY: as in `disarm`.
+        match unsafe { (*at.as_ref().fence.get()).as_ref() }?.status() {
+            Status::Signaled(Err(error)) => Some(error.cause()),
+            _ => None,
+        }
+    })
+}
+
+/// The error of the first failed dependency that was left to the hardware, if its policy is "fail".
+///
+/// # Safety
+/// The job is in its queue's order, and was handed over with these nodes native.
+pub(crate) unsafe fn native_error(job: NonNull<JobCore>) -> Option<crate::FenceError> {
+    // SAFETY: not changed between commit and reaping.
+    if let Some(Status::Signaled(Err(error))) = unsafe { (*job.as_ref().own.get()).as_ref() }.map(Fence::status) {
+        // SAFETY: in the order; the flag does not change after the reservation.
+        if unsafe { job.as_ref().cells() }.flags.own_fails {
+            return Some(error);
+        }
+    }
+    // SAFETY: alive: it is in the queue's order.
+    unsafe { nodes(job) }.find_map(|at| {
+        // SAFETY: as above.
+        let node = unsafe { at.as_ref() };
+        // SAFETY: not changed between commit and reaping.
+        match unsafe { (*node.fence.get()).as_ref() }?.status() {
+            Status::Signaled(Err(error)) if node.on_error() == OnError::Fail => Some(error),
+            _ => None,
+        }
+    })
+}
+
+impl fmt::Debug for DepNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DepNode({:?})", self.node)
+    }
+}
+
+impl fmt::Debug for MoreNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.dep.fmt(f)
+    }
+}

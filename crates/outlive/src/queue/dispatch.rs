@@ -1,0 +1,350 @@
+//! Starting jobs: one dispatcher at a time per queue, in sequence order, outside the queue's lock.
+//!
+//! # The token
+//! Whoever finds it free takes it and starts jobs until none may start: the submitter itself (bypass), or the signalling
+//! lane. Who finds it taken goes away; its holder looks again, under the lock, before it gives the token back. A completion
+//! that comes while its job is still inside `run` is recorded, and acted on by the dispatcher when `run` has returned: so
+//! nothing recurses, and a driver never sees its job's payload used behind its back.
+//!
+//! # Panics
+//! A driver call that panics meets `CallGuard`: the payload and the token are given back, the queue is closed, and the
+//! panic goes on. Of the job the rule for dropped completions holds: it fails at once and is on the retire list.
+#![expect(unsafe_code, reason = "driver calls; docs/unsafe.md, `queue::dispatch`")]
+
+use super::complete::Completion;
+use super::job::{JobCore, Stage, Step};
+use super::order::Next;
+use super::shared::{QueueShared, StateGuard};
+use crate::device::driver::Acquired;
+use crate::exec::node::Node;
+use crate::exec::object::Object;
+use crate::fence::{Fence, FenceError, Slot};
+use crate::sched::Ended;
+use crate::time::Time;
+use crate::trace::{Blocked, Event};
+use core::mem::offset_of;
+use core::ptr::NonNull;
+
+/// Jobs a submitter starts at most before it leaves the rest to the lane.
+const BYPASS_MAX: u32 = 16;
+/// Jobs the lane starts at most before it lets other work run.
+const LANE_MAX: u32 = 256;
+/// How often in a row `acquire` may name a fence that has signaled.
+const SPINS_MAX: u32 = 1000;
+
+/// Who dispatches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    Submitter,
+    Lane,
+}
+
+/// Gives token and payload back when a driver call panics.
+struct CallGuard<'a> {
+    queue: &'a QueueShared,
+    job: Option<NonNull<JobCore>>,
+}
+
+impl Drop for CallGuard<'_> {
+    fn drop(&mut self) {
+        // Only reached by unwinding out of a driver call.
+        let mut state = self.queue.state.lock();
+        if let Some(job) = self.job {
+            let cells = state.cells(job);
+            cells.flags.busy = false;
+            // SAFETY: it was busy, so it is in the order.
+            let core = unsafe { job.as_ref() };
+            core.disposal.decide(Err(FenceError::DriverBug));
+            if cells.stage == Stage::Running && !cells.flags.settled {
+                // What the driver did before it panicked is unknown: drained, then taken off by force.
+                cells.step = Step::Draining;
+            }
+        }
+        state.token = false;
+        self.queue.refuse(&mut state, FenceError::DriverBug);
+        self.queue.poke();
+    }
+}
+
+impl QueueShared {
+    /// Makes a driver call with the token, and with `job` lent to it. The lock is given back meanwhile.
+    pub(crate) fn call<'a, T>(
+        &'a self,
+        state: StateGuard<'a>,
+        job: NonNull<JobCore>,
+        driver_call: impl FnOnce() -> T,
+    ) -> (StateGuard<'a>, T) {
+        debug_assert!(state.token && !state.cells(job).flags.busy);
+        state.cells(job).flags.busy = true;
+        drop(state);
+        let guard = CallGuard { queue: self, job: Some(job) };
+        let answer = driver_call();
+        core::mem::forget(guard);
+        let state = self.state.lock();
+        state.cells(job).flags.busy = false;
+        (state, answer)
+    }
+
+    /// Starts what may start. Returns with the lock held and the token free, or somebody else's.
+    pub(crate) fn dispatch<'a>(&'a self, mut state: StateGuard<'a>, who: Who) -> StateGuard<'a> {
+        if state.token {
+            return state;
+        }
+        state.token = true;
+        let mut left = if who == Who::Submitter { BYPASS_MAX } else { LANE_MAX };
+        loop {
+            match self.next(&state, who) {
+                Next::Nothing => break,
+                Next::Blocked(reason) => {
+                    self.trace_blocked(&state, reason);
+                    break;
+                }
+                Next::Skip => {
+                    state.skip();
+                    state = self.pass(state);
+                }
+                Next::Start(_) if left == 0 => {
+                    self.poke();
+                    break;
+                }
+                Next::Start(job) => {
+                    left -= 1;
+                    state = self.start(state, job);
+                }
+            }
+        }
+        self.give_token_back(&mut state);
+        state
+    }
+
+    /// Under the lock: whoever wanted the token meanwhile is told.
+    pub(crate) fn give_token_back(&self, state: &mut super::order::QueueState) {
+        state.token = false;
+        if core::mem::take(&mut state.token_wanted) {
+            self.poke();
+        }
+        if state.held {
+            self.device.poke();
+        }
+    }
+
+    /// The start cursor, credits and the gate.
+    fn next(&self, state: &StateGuard<'_>, who: Who) -> Next {
+        let next = state.peek(self.limits.pipelined);
+        let Next::Start(job) = next else { return next };
+        if state.cells(job).credits > state.credits_free {
+            return Next::Blocked(Blocked::Credits);
+        }
+        match &self.gate {
+            Some(gate) if !gate.0.may_start(&self.ask(state, job, who == Who::Submitter)) => Next::Blocked(Blocked::Gate),
+            _ => Next::Start(job),
+        }
+    }
+
+    fn trace_blocked(&self, state: &StateGuard<'_>, reason: Blocked) {
+        if let Some(job) = state.next_start() {
+            self.hub().trace(|| Event::JobBlocked { job: JobCore::id(job), reason });
+        }
+    }
+
+    /// Starts `job`, the one at the start cursor.
+    fn start<'a>(&'a self, mut state: StateGuard<'a>, job: NonNull<JobCore>) -> StateGuard<'a> {
+        if self.ops.resources && !state.cells(job).flags.acquired {
+            let (after, taken) = self.acquire(state, job);
+            state = after;
+            if !taken {
+                return state;
+            }
+            if state.held || state.suspended_at.is_some() {
+                // It keeps nothing while it cannot start.
+                return self.release(state, job);
+            }
+        }
+        // SAFETY: in the order.
+        let core = unsafe { job.as_ref() };
+        if !core.disposal.start() {
+            state = self.release(state, job);
+            if state.next_start() == Some(job) {
+                state.skip();
+            }
+            return self.pass(state);
+        }
+        let now = self.now();
+        state.start(now);
+        state.cells(job).flags.scheduled = true;
+        let due = state.cells(job).due;
+        if due < state.next_due {
+            self.arm(&mut state, due);
+        }
+        let info = self.job_info(&state, job);
+        drop(state);
+        let guard = CallGuard { queue: self, job: Some(job) };
+        // SAFETY: token and mark are held; the ops are this queue's. The completion takes a count of its own.
+        unsafe { (self.ops.run)(self, job, info, Completion::new(job)) };
+        core::mem::forget(guard);
+        self.hub().trace(|| Event::JobStarted { job: info.id, client: info.client });
+        // SAFETY: busy, so it is in the order.
+        unsafe { JobCore::lend(job, Slot::First) }.signal(Ok(()), now, self.hub());
+        let state = self.state.lock();
+        state.cells(job).flags.busy = false;
+        self.after_call(state, job)
+    }
+
+    /// A call about `job` is over: what came meanwhile is acted on.
+    pub(crate) fn after_call<'a>(&'a self, mut state: StateGuard<'a>, job: NonNull<JobCore>) -> StateGuard<'a> {
+        if state.cells(job).flags.settled {
+            state = self.release(state, job);
+        }
+        self.pass(state)
+    }
+
+    /// Gives back what `acquire` took for `job`, if it took anything. Needs no token: the payload is enough.
+    pub(crate) fn release<'a>(&'a self, state: StateGuard<'a>, job: NonNull<JobCore>) -> StateGuard<'a> {
+        let flags = &mut state.cells(job).flags;
+        if !flags.acquired || flags.busy {
+            return state;
+        }
+        flags.acquired = false;
+        flags.busy = true;
+        drop(state);
+        // SAFETY: the mark is held; the ops are this queue's.
+        unsafe { (self.ops.release)(self, job) };
+        let state = self.state.lock();
+        state.cells(job).flags.busy = false;
+        state
+    }
+
+    /// Asks the driver for resources; false if the job does not start now.
+    fn acquire<'a>(&'a self, state: StateGuard<'a>, job: NonNull<JobCore>) -> (StateGuard<'a>, bool) {
+        let info = self.job_info(&state, job);
+        // SAFETY: the token is held, `call` marks the job; the ops are this queue's.
+        let (mut state, answer) = self.call(state, job, || unsafe { (self.ops.acquire)(self, job, info) });
+        match answer {
+            Acquired::Yes => {
+                state.resource_spins = 0;
+                state.cells(job).flags.acquired = true;
+                (state, true)
+            }
+            Acquired::Never(code) => (self.fail_head(state, job, FenceError::Faulted { code }), false),
+            Acquired::Wait(fence) if self.can_never_help(&state, job, &fence) => {
+                (self.fail_head(state, job, FenceError::DriverBug), false)
+            }
+            Acquired::Wait(fence) => (self.wait_for_resource(state, job, fence), false),
+        }
+    }
+
+    /// Whether waiting for `fence` would be waiting for the job itself, or one behind it.
+    fn can_never_help(&self, state: &StateGuard<'_>, job: NonNull<JobCore>, fence: &Fence) -> bool {
+        let own = fence.header().info.as_ref().is_some_and(|info| info.same(&self.info));
+        let spinning = fence.is_signaled() && state.resource_spins >= SPINS_MAX;
+        (own && fence.seqno() >= JobCore::id(job).seqno) || spinning
+    }
+
+    fn fail_head<'a>(&'a self, mut state: StateGuard<'a>, job: NonNull<JobCore>, error: FenceError) -> StateGuard<'a> {
+        // SAFETY: in the order.
+        unsafe { job.as_ref() }.disposal.decide(Err(error));
+        state.resource_spins = 0;
+        if state.next_start() == Some(job) {
+            state.skip();
+        }
+        self.pass(state)
+    }
+
+    /// The head waits, holding nothing, for `fence`.
+    fn wait_for_resource<'a>(
+        &'a self,
+        mut state: StateGuard<'a>,
+        job: NonNull<JobCore>,
+        fence: Fence,
+    ) -> StateGuard<'a> {
+        if state.resource.is_some() || state.next_start() != Some(job) {
+            return state;
+        }
+        state.resource = Some(fence.clone());
+        self.trace_blocked(&state, Blocked::Resource(fence.id()));
+        drop(state);
+        core::mem::forget(self.object());
+        // SAFETY: one head waits at a time (`resource`), so the node is idle; the forgotten count keeps it in place.
+        if unsafe { fence.register(NonNull::from(&self.resource_node)) } {
+            return self.state.lock();
+        }
+        // SAFETY: takes the forgotten count back.
+        drop(unsafe { Object::from_raw(NonNull::from(self)) });
+        let mut state = self.state.lock();
+        state.resource = None;
+        state.resource_spins += 1;
+        if state.resource_spins % 16 == 0 {
+            // The token's holder goes on, but lets others run first.
+            self.poke();
+        }
+        state
+    }
+}
+
+/// The fence that `acquire` named has signaled. Takes over the registration's count of the queue.
+///
+/// # Safety
+/// `node` is a queue's `resource_node`, taken out by the signaller.
+pub(crate) unsafe fn resource_signaled(node: NonNull<Node>) {
+    // SAFETY: the node's place in a queue.
+    let queue = unsafe { node.byte_sub(offset_of!(QueueShared, resource_node)) }.cast::<QueueShared>();
+    // SAFETY: takes the registration's count over.
+    let queue = unsafe { Object::from_raw(queue) };
+    queue.state.lock().resource = None;
+    queue.poke();
+}
+
+/// The hardware is done with `job`, or it is given up: everyone who waits for that learns it. `at`: when.
+pub(crate) fn settle(queue: &QueueShared, job: NonNull<JobCore>, at: Option<Time>, active: Option<core::time::Duration>) {
+    let at = at.unwrap_or_else(|| queue.now());
+    let mut state = queue.state.lock();
+    state.settle(job, at);
+    let cells = state.cells(job);
+    if let Some(gate) = &queue.gate {
+        let active = active.unwrap_or_else(|| at.since(cells.started));
+        gate.0.ended(&Ended { job: JobCore::id(job), credits: cells.credits, started: cells.started, active });
+    }
+    if cells.flags.busy {
+        // Whoever has it goes on with it.
+        return;
+    }
+    state = queue.release(state, job);
+    state = queue.pass(state);
+    queue.poke_if_startable(&mut state);
+}
+
+impl QueueShared {
+    /// Credits, or a predecessor's end, may have made the head startable: leaves that to whoever dispatches.
+    pub(crate) fn poke_if_startable(&self, state: &mut StateGuard<'_>) {
+        if state.token {
+            // Its holder looks again before it lets go; unless it is in another kind of call.
+            state.token_wanted = true;
+        } else if matches!(state.peek(self.limits.pipelined), Next::Start(_) | Next::Skip) {
+            self.poke();
+        }
+    }
+}
+
+/// The device says that everything of `queue` on the hardware has ended: `innocent` is the verdict of those without one.
+/// `quarantine`: it says that it will never know.
+pub(crate) fn end_running(queue: &QueueShared, innocent: FenceError, quarantine: bool) {
+    let now = queue.now();
+    let mut state = queue.state.lock();
+    if state.refuse.is_none() {
+        state.held = false;
+    }
+    let mut at = state.front();
+    while let Some(job) = at.filter(|job| Some(*job) != state.next_start()) {
+        at = state.after(job);
+        // SAFETY: in the order.
+        let core = unsafe { job.as_ref() };
+        let ended = if quarantine { core.disposal.quarantine() } else { core.disposal.free() };
+        if ended {
+            core.disposal.decide(Err(innocent));
+            state.settle(job, now);
+        }
+    }
+    drop(state);
+    queue.poke();
+}
+

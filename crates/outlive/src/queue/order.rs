@@ -1,0 +1,337 @@
+//! The order of a queue's jobs, and what may happen next: a plain state machine, without lock, thread or clock.
+//!
+//! # States
+//! One list, in sequence order, of all jobs from the oldest that is not retired to the newest committed, and two cursors:
+//! ```text
+//!   front ......... next_finish ......... next_start ......... tail
+//!   finished,       started (or skipped), waiting
+//!   not retired     not finished
+//! ```
+//! Jobs start, finish and retire in this order, so each cursor only moves towards the tail. *Taking* a job means moving
+//! the cursor past it; the caller then acts on it outside the queue's lock, and is the only one who does.
+//!
+//! # Guarantee
+//! No overtaking: the job at `next_start` starts or nothing does. `finished` and `retired` each come in sequence order.
+#![expect(unsafe_code, reason = "an intrusive order; docs/unsafe.md, `queue::order`")]
+
+use super::config::dependency_failed;
+use super::disposal::Hardware;
+use super::job::{Cells, JobCore, Stage, Step};
+use crate::exec::timer::Timer;
+use crate::fence::{Fence, FenceError, Slot, Status};
+use crate::mem::list::List;
+use crate::sabotage::{self, Sabotage};
+use crate::sync::atomic::Ordering;
+use crate::time::Time;
+use crate::trace::Blocked;
+use core::fmt;
+use core::ptr::NonNull;
+
+/// Everything under a queue's lock.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a queue, each with its own line")]
+pub(crate) struct QueueState {
+    order: List,
+    next_finish: Option<NonNull<JobCore>>,
+    next_start: Option<NonNull<JobCore>>,
+    /// Reserved jobs that wait for user fences.
+    pub(crate) pending: List,
+    /// Retired jobs whose payload is to be dropped.
+    pub(crate) dead: List,
+    pub(crate) last_seqno: u64,
+    pub(crate) credits_free: u32,
+    /// Committed jobs that have not finished.
+    pub(crate) depth: u32,
+    /// Committed or pending jobs that have not been reaped, those in quarantine left out.
+    pub(crate) unreaped: u64,
+    /// Accepts nothing more.
+    pub(crate) closed: bool,
+    /// What waiting jobs fail with, if they may not start any more.
+    pub(crate) refuse: Option<FenceError>,
+    /// What running jobs fail with, if nobody is interested in them any more.
+    pub(crate) refuse_running: Option<FenceError>,
+    pub(crate) suspended_at: Option<Time>,
+    /// Its device holds it for a reset.
+    pub(crate) held: bool,
+    /// Somebody is starting jobs or calling the driver for this queue.
+    pub(crate) token: bool,
+    /// The lane wanted the token meanwhile.
+    pub(crate) token_wanted: bool,
+    /// Somebody is signalling fences of this queue.
+    pub(crate) passing: bool,
+    /// The reaper has been told.
+    pub(crate) reap_queued: bool,
+    /// Running jobs are to get their drain deadline.
+    pub(crate) drain: bool,
+    /// `drained` has been signaled.
+    pub(crate) drained: bool,
+    /// What `acquire` named, while its head waits for it.
+    pub(crate) resource: Option<Fence>,
+    /// How often in a row `acquire` named a fence that had signaled.
+    pub(crate) resource_spins: u32,
+    /// Since when the job clock stands still.
+    pub(crate) clock_paused: Option<Time>,
+    /// The earliest `due` of a running or pending job, or earlier.
+    pub(crate) next_due: Time,
+    pub(crate) timer: Timer,
+}
+
+// SAFETY: the pointers are to jobs in this queue's lists, and go with the lock.
+unsafe impl Send for QueueState {}
+
+/// What the start cursor says.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// No job waits, or none may start any more.
+    Nothing,
+    /// The head cannot start now.
+    Blocked(Blocked),
+    /// The head has been decided: it is passed over.
+    Skip,
+    /// The head may start.
+    Start(NonNull<JobCore>),
+}
+
+impl QueueState {
+    pub(crate) fn new(credits: u32, timer: Timer) -> Self {
+        Self {
+            order: List::new(),
+            next_finish: None,
+            next_start: None,
+            pending: List::new(),
+            dead: List::new(),
+            last_seqno: 0,
+            credits_free: credits,
+            depth: 0,
+            unreaped: 0,
+            closed: false,
+            refuse: None,
+            refuse_running: None,
+            suspended_at: None,
+            held: false,
+            token: false,
+            token_wanted: false,
+            passing: false,
+            reap_queued: false,
+            drain: false,
+            drained: false,
+            resource: None,
+            resource_spins: 0,
+            clock_paused: None,
+            next_due: Time::NEVER,
+            timer,
+        }
+    }
+
+    /// A job's cells: the lock on `self` is the lock on them.
+    #[expect(clippy::mut_from_ref, clippy::unused_self, reason = "the borrow of the state is the evidence of the lock")]
+    pub(crate) fn cells<'a>(&'a self, job: NonNull<JobCore>) -> &'a mut Cells {
+        // SAFETY: the job is in a list of this queue, hence alive, and its lock is held.
+        let core: &'a JobCore = unsafe { job.as_ref() };
+        // SAFETY: as above; callers do not keep two borrows of one job's cells.
+        unsafe { core.cells() }
+    }
+
+    fn core<'a>(&'a self, job: NonNull<JobCore>) -> &'a JobCore {
+        let _ = &self.order;
+        // SAFETY: the job is in a list of this queue, hence alive.
+        unsafe { job.as_ref() }
+    }
+
+    /// Appends a job that was just given its number. The list takes over a count of the block.
+    pub(crate) fn push(&mut self, job: NonNull<JobCore>) {
+        // SAFETY: in no list; counted; the lock is held.
+        unsafe { self.order.push_back(job.cast()) };
+        self.next_finish.get_or_insert(job);
+        self.next_start.get_or_insert(job);
+        self.depth += 1;
+        self.unreaped += 1;
+    }
+
+    pub(crate) fn next_start(&self) -> Option<NonNull<JobCore>> {
+        self.next_start
+    }
+
+    /// The job after `job`, in order.
+    pub(crate) fn after(&self, job: NonNull<JobCore>) -> Option<NonNull<JobCore>> {
+        // SAFETY: in the order, whose lock is held.
+        unsafe { self.order.next(job.cast()) }.map(JobCore::from_link)
+    }
+
+    pub(crate) fn front(&self) -> Option<NonNull<JobCore>> {
+        self.order.front().map(JobCore::from_link)
+    }
+
+    /// Whether the head may start. Does not ask for credits or a gate: see `QueueShared::next`.
+    pub(crate) fn peek(&self, pipelined: bool) -> Next {
+        let Some(job) = self.next_start else { return Next::Nothing };
+        if self.refuse.is_some() && !sabotage::is(Sabotage::StartAfterClose) {
+            return Next::Nothing;
+        }
+        if self.suspended_at.is_some() || self.held {
+            return Next::Blocked(Blocked::Suspended);
+        }
+        // ORDERING: Acquire pairs with the last `count_down`: the verdict of a failed dependency is seen.
+        let waiting = self.core(job).waiting.load(Ordering::Acquire);
+        if waiting > 0 {
+            return Next::Blocked(Blocked::Dependencies(waiting));
+        }
+        if let Some(resource) = &self.resource {
+            return Next::Blocked(Blocked::Resource(resource.id()));
+        }
+        if self.core(job).disposal.verdict().is_some() {
+            return Next::Skip;
+        }
+        self.own_dependency(job, pipelined)
+    }
+
+    /// The dependency on an earlier job of the same queue: no node, just a look at its fence.
+    fn own_dependency(&self, job: NonNull<JobCore>, pipelined: bool) -> Next {
+        // SAFETY: written before the commit, read under the queue's lock, taken by reaping.
+        let Some(own) = (unsafe { (*self.core(job).own.get()).as_ref() }) else { return Next::Start(job) };
+        if pipelined {
+            self.cells(job).flags.native = true;
+            return Next::Start(job);
+        }
+        match own.status() {
+            Status::Pending => Next::Blocked(Blocked::Dependencies(1)),
+            Status::Signaled(Ok(())) => Next::Start(job),
+            Status::Signaled(Err(error)) if self.cells(job).flags.own_fails => {
+                self.core(job).disposal.decide(dependency_failed(error));
+                Next::Skip
+            }
+            Status::Signaled(Err(_)) if own.sibling(Slot::Retired).is_signaled() => Next::Start(job),
+            Status::Signaled(Err(_)) => Next::Blocked(Blocked::Dependencies(1)),
+        }
+    }
+
+    /// Moves the start cursor past its job, which will not run.
+    pub(crate) fn skip(&mut self) {
+        if let Some(job) = self.next_start {
+            self.cells(job).flags.settled = true;
+            self.next_start = self.after(job);
+        }
+    }
+
+    /// Moves the start cursor past its job, which is handed to the hardware. `now`: its start; the timeout begins.
+    pub(crate) fn start(&mut self, now: Time) {
+        let Some(job) = self.next_start else { return };
+        let cells = self.cells(job);
+        cells.stage = Stage::Running;
+        cells.flags.busy = true;
+        cells.started = now;
+        cells.due = Time::from_ns(now.as_ns().saturating_add(cells.due.as_ns()));
+        let credits = cells.credits;
+        self.credits_free -= credits;
+        self.next_start = self.after(job);
+    }
+
+    /// The hardware is done with `job`, or it is given up: its credits come back, however early it is.
+    pub(crate) fn settle(&mut self, job: NonNull<JobCore>, at: Time) {
+        let cells = self.cells(job);
+        cells.flags.settled = true;
+        cells.ended = at;
+        if !sabotage::is(Sabotage::LeakCredit) {
+            self.credits_free += cells.credits;
+        }
+    }
+
+    /// Takes the job at the finish cursor, if there is a verdict or the queue gives it one, and returns it with the verdict.
+    pub(crate) fn take_finish(&mut self, now: Time) -> Option<(NonNull<JobCore>, Result<(), FenceError>)> {
+        let job = self.next_finish?;
+        let cells = self.cells(job);
+        if cells.flags.busy {
+            return None;
+        }
+        let running = cells.stage == Stage::Running;
+        let refuse = if running { self.refuse_running } else { self.refuse };
+        let disposal = &self.core(job).disposal;
+        if disposal.verdict().is_none() {
+            disposal.decide(Err(refuse?));
+            self.cells(job).ended = now;
+        }
+        let verdict = self.core(job).disposal.verdict()?;
+        if !running {
+            // The one at the finish cursor is the one at the start cursor if it has not started: its predecessors have.
+            if self.next_start == Some(job) {
+                self.resource = None;
+                self.skip();
+            }
+            self.cells(job).ended = now;
+        }
+        self.next_finish = self.after(job);
+        self.depth -= 1;
+        Some((job, verdict))
+    }
+
+    /// Takes the oldest job out if it has finished and the hardware cannot touch it any more (or that is given up).
+    pub(crate) fn take_retire(&mut self) -> Option<(NonNull<JobCore>, Hardware)> {
+        let job = self.front()?;
+        if self.next_finish == Some(job) {
+            return None;
+        }
+        let flags = self.cells(job).flags;
+        let early = sabotage::is(Sabotage::ReleaseAtFinished) || (self.closed && sabotage::is(Sabotage::FreeAtClose));
+        // A count in `waiting` belongs to somebody who still needs the queue: see `deps`.
+        let owed = self.core(job).disposal.is_owed();
+        let idle = !flags.busy && !flags.acquired && !owed && self.core(job).waiting.load(Ordering::Acquire) == 0;
+        if !idle || !(flags.settled || early) {
+            return None;
+        }
+        // SAFETY: the front of the order, whose lock is held.
+        unsafe { self.order.remove(job.cast()) };
+        Some((job, self.core(job).disposal.hardware()))
+    }
+
+    /// Gives running jobs their drain deadline: `by` at the latest.
+    pub(crate) fn drain_running(&mut self, by: Time) {
+        let mut at = self.front();
+        while let Some(job) = at.filter(|job| Some(*job) != self.next_start) {
+            let cells = self.cells(job);
+            if cells.stage == Stage::Running && !cells.flags.settled && cells.due > by && !sabotage::is(Sabotage::NoDrainDeadline) {
+                cells.due = by;
+            }
+            at = self.after(job);
+        }
+        self.next_due = self.next_due.min(by);
+    }
+
+    /// The first running job, from `from` on (from the front, if `None`), whose time is over; and the earliest due time
+    /// of those passed over.
+    pub(crate) fn find_expired(&self, from: Option<NonNull<JobCore>>, now: Time) -> (Option<NonNull<JobCore>>, Time) {
+        let mut earliest = Time::NEVER;
+        let mut at = match from {
+            Some(job) => self.after(job),
+            None => self.front(),
+        };
+        while let Some(job) = at.filter(|job| Some(*job) != self.next_start) {
+            let cells = self.cells(job);
+            if cells.stage == Stage::Running && !cells.flags.settled && cells.step != Step::Resetting && !cells.flags.busy {
+                if cells.due <= now {
+                    return (Some(job), earliest);
+                }
+                earliest = earliest.min(cells.due);
+            }
+            at = self.after(job);
+        }
+        (None, earliest)
+    }
+
+    /// Shifts the deadlines of running jobs by the time the clock stood still.
+    pub(crate) fn shift_deadlines(&mut self, by: core::time::Duration) {
+        let mut at = self.front();
+        while let Some(job) = at.filter(|job| Some(*job) != self.next_start) {
+            let cells = self.cells(job);
+            if cells.stage == Stage::Running && cells.step == Step::Running {
+                cells.due = cells.due.after(by);
+                cells.started = cells.started.after(by);
+            }
+            at = self.after(job);
+        }
+    }
+}
+
+impl fmt::Debug for QueueState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QueueState(seqno {}, depth {}, unreaped {})", self.last_seqno, self.depth, self.unreaped)
+    }
+}

@@ -1,0 +1,375 @@
+//! What a queue is inside: its configuration, its state under one lock, the functions that call its driver, and its work
+//! on the lanes.
+//!
+//! # Who calls in
+//! Submitters (`reserve`, `commit`), completions (any context), fences that dependencies wait for (any context), the
+//! signalling lane ([`pump`](super::pump)), the reaper, and its device (under the device's lock). All of them take the
+//! queue's lock briefly; whoever finds something to do outside it marks that first (`token`, `passing`, `busy`), so that
+//! each thing is done by one of them.
+//!
+//! # Why it cannot deadlock
+//! The queue's lock ranks inside the device's and outside fences', lanes' and timers'; it is not held across a driver
+//! call, a signal, or a foreign `Drop`. Nobody waits for a mark: who finds it set leaves the work to its holder, who looks
+//! again under the lock before he clears it.
+#![expect(unsafe_code, reason = "erased drivers; docs/unsafe.md, `queue::shared`")]
+
+use super::complete::Completion;
+use super::config::{GateBox, QueueConfig};
+use super::dispatch;
+use super::job::JobCore;
+use super::order::QueueState;
+use super::pump;
+use crate::check::Lane;
+use crate::device::driver::{Acquired, Driver, JobCx, JobInfo, Verdict};
+use crate::device::shared::{DeviceInner, DeviceShared};
+use crate::device::Principal;
+use crate::exec::hub::{Hub, Urgency};
+use crate::exec::node::{Kind, LaneNode, Node, Task};
+use crate::exec::object::{Counted, Object, ObjectHeader};
+use crate::fence::{ContextInfo, Fence, FenceError, Slot, UserSource};
+use crate::mem::list::Link;
+use crate::mem::shared::Ref;
+use crate::sched::{Ask, Priority};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Guard, Lock, class};
+use crate::time::Time;
+use crate::trace::{Event, QueueChange};
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::ptr::NonNull;
+use core::time::Duration;
+
+pub(crate) type StateGuard<'a> = Guard<'a, class::QueueState, QueueState>;
+
+/// The part of a queue without its driver's type.
+#[repr(C)]
+pub(crate) struct QueueShared {
+    pub(crate) header: ObjectHeader,
+    pub(crate) device_link: Link,
+    pub(crate) info: Ref<ContextInfo>,
+    pub(crate) device: Object<DeviceShared>,
+    pub(crate) limits: Limits,
+    pub(crate) state: Lock<class::QueueState, QueueState>,
+    pub(crate) pump_work: LaneNode,
+    pub(crate) reap_work: LaneNode,
+    /// On the fence that `acquire` named.
+    pub(crate) resource_node: Node,
+    pub(crate) ops: Ops,
+    pub(crate) principal: Option<Principal>,
+    pub(crate) gate: Option<GateBox>,
+    pub(crate) drain_source: UserSource,
+    /// A job of it needs its engine reset; the device has not seen it yet.
+    pub(crate) wants_reset: AtomicBool,
+    pub(crate) priority: AtomicU8,
+    pub(crate) weight: AtomicU32,
+    pub(crate) group: AtomicU64,
+}
+
+/// A queue's fixed numbers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) credits: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) progress_cap: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) suspend: Duration,
+    pub(crate) pipelined: bool,
+    pub(crate) bypass: bool,
+}
+
+/// The driver's calls, for jobs and rings of its own types. Each is called with the token (hence the ring) and, where it gets
+/// a job, with that job marked busy (hence the payload).
+pub(crate) struct Ops {
+    pub(crate) resources: bool,
+    pub(crate) acquire: unsafe fn(&QueueShared, NonNull<JobCore>, JobInfo) -> Acquired,
+    pub(crate) run: unsafe fn(&QueueShared, NonNull<JobCore>, JobInfo, Completion),
+    pub(crate) release: unsafe fn(&QueueShared, NonNull<JobCore>),
+    pub(crate) timed_out: unsafe fn(&QueueShared, NonNull<JobCore>, JobInfo) -> Verdict,
+    pub(crate) cancel: unsafe fn(&QueueShared, NonNull<JobCore>, JobInfo),
+    waits_natively: unsafe fn(&QueueShared, &Fence) -> bool,
+}
+
+/// A whole queue.
+#[repr(C)]
+pub(crate) struct QueueInner<D: Driver> {
+    pub(crate) shared: QueueShared,
+    ring: UnsafeCell<D::Queue>,
+    /// After the ring: the driver goes last.
+    device: Object<DeviceInner<D>>,
+}
+
+// SAFETY: `repr(C)`, the header is first.
+unsafe impl Counted for QueueShared {}
+// SAFETY: `repr(C)`, the shared part is first.
+unsafe impl<D: Driver> Counted for QueueInner<D> {}
+// SAFETY: the ring is `Send` and used by the holder of the token alone.
+unsafe impl<D: Driver> Sync for QueueInner<D> {}
+
+impl<D: Driver> QueueInner<D> {
+    pub(crate) fn new(
+        header: ObjectHeader,
+        device: &Object<DeviceInner<D>>,
+        info: Ref<ContextInfo>,
+        config: QueueConfig,
+        drain_source: UserSource,
+        ring: D::Queue,
+    ) -> Result<Self, crate::mem::AllocError> {
+        let timer = header.hub().timers.register()?;
+        // SAFETY: the shared part is the first field of a device.
+        let erased = unsafe { device.clone().upcast::<DeviceShared>() };
+        let shared = QueueShared {
+            header,
+            device_link: Link::new(),
+            info,
+            device: erased,
+            limits: Limits {
+                credits: config.credits,
+                timeout: config.timeout,
+                progress_cap: config.progress_cap,
+                drain: config.drain,
+                suspend: config.suspend_limit,
+                pipelined: config.pipelined,
+                bypass: config.bypass,
+            },
+            state: Lock::new(QueueState::new(config.credits, timer)),
+            pump_work: LaneNode::new(Task::Run(pump::work)),
+            reap_work: LaneNode::new(Task::Run(pump::reap_work)),
+            resource_node: Node::new(Kind::Resource, 0),
+            ops: Ops {
+                resources: D::RESOURCES,
+                acquire: acquire::<D>,
+                run: run::<D>,
+                release: release::<D>,
+                timed_out: timed_out::<D>,
+                cancel: cancel::<D>,
+                waits_natively: waits_natively::<D>,
+            },
+            principal: config.principal,
+            gate: config.gate,
+            drain_source,
+            wants_reset: AtomicBool::new(false),
+            priority: AtomicU8::new(config.priority as u8),
+            weight: AtomicU32::new(config.weight),
+            group: AtomicU64::new(config.group),
+        };
+        Ok(Self { shared, ring: UnsafeCell::new(ring), device: device.clone() })
+    }
+}
+
+/// The whole queue behind its shared part.
+unsafe fn inner<D: Driver>(queue: &QueueShared) -> &QueueInner<D> {
+    // SAFETY: the ops of a queue were made for its own `D`, and the shared part is its first field.
+    unsafe { NonNull::from(queue).cast::<QueueInner<D>>().as_ref() }
+}
+
+/// Ring and payload for a call about `job`.
+unsafe fn context<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: JobInfo) -> JobCx<'_, D> {
+    // SAFETY: as above.
+    let ring = unsafe { inner::<D>(queue) }.ring.get();
+    let payload = JobCore::payload::<D::Job>(job).as_ptr();
+    // SAFETY: the token makes the ring this call's.
+    let queue = unsafe { &mut *ring };
+    // SAFETY: `busy` makes the payload this call's.
+    let job = unsafe { &mut *payload };
+    JobCx { queue, job, info }
+}
+
+unsafe fn acquire<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: JobInfo) -> Acquired {
+    // SAFETY: called with token and mark, on the queue these ops were made for.
+    let mut cx = unsafe { context::<D>(queue, job, info) };
+    // SAFETY: as above.
+    unsafe { inner::<D>(queue) }.device.driver.acquire(&mut cx)
+}
+
+unsafe fn run<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: JobInfo, done: Completion) {
+    // SAFETY: called with token and mark, on the queue these ops were made for.
+    let mut cx = unsafe { context::<D>(queue, job, info) };
+    // SAFETY: as above.
+    unsafe { inner::<D>(queue) }.device.driver.run(&mut cx, done);
+}
+
+unsafe fn release<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>) {
+    // SAFETY: `busy` makes the payload this call's.
+    let payload = unsafe { JobCore::payload::<D::Job>(job).as_mut() };
+    // SAFETY: called on the queue these ops were made for.
+    unsafe { inner::<D>(queue) }.device.driver.release(payload);
+}
+
+unsafe fn timed_out<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: JobInfo) -> Verdict {
+    // SAFETY: called with token and mark, on the queue these ops were made for.
+    let mut cx = unsafe { context::<D>(queue, job, info) };
+    // SAFETY: as above.
+    unsafe { inner::<D>(queue) }.device.driver.timed_out(&mut cx)
+}
+
+unsafe fn cancel<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: JobInfo) {
+    // SAFETY: called with token and mark, on the queue these ops were made for.
+    let mut cx = unsafe { context::<D>(queue, job, info) };
+    // SAFETY: as above.
+    unsafe { inner::<D>(queue) }.device.driver.cancel(&mut cx);
+}
+
+unsafe fn waits_natively<D: Driver>(queue: &QueueShared, fence: &Fence) -> bool {
+    // SAFETY: called on the queue these ops were made for.
+    unsafe { inner::<D>(queue) }.device.driver.waits_natively(fence)
+}
+
+impl QueueShared {
+    pub(crate) fn id(&self) -> u64 {
+        self.info.base
+    }
+
+    pub(crate) fn hub(&self) -> &Ref<Hub> {
+        self.header.hub()
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.hub().now()
+    }
+
+    pub(crate) fn object(&self) -> Object<Self> {
+        // SAFETY: the caller has a reference to this queue, or a job in its lists, which counts it.
+        unsafe { Object::from_alive(NonNull::from(self)) }
+    }
+
+    pub(crate) fn trace_change(&self, change: QueueChange) {
+        let context = self.id();
+        self.hub().trace(|| Event::Queue { context, change });
+    }
+
+    /// Queues the pump on the signalling lane. Any context, with the queue's lock or without.
+    pub(crate) fn poke(&self) {
+        let item = NonNull::from(&self.pump_work);
+        // SAFETY: the forgotten count keeps the item in place until `work` takes it over.
+        unsafe { self.hub().schedule(Lane::Signalling, item, Urgency::Now, || core::mem::forget(self.object())) };
+    }
+
+    /// Queues the reaper's work once, as long as the reaper has not looked.
+    pub(crate) fn poke_reaper(&self, state: &mut QueueState) {
+        if core::mem::replace(&mut state.reap_queued, true) {
+            return;
+        }
+        let item = NonNull::from(&self.reap_work);
+        // SAFETY: as in `poke`.
+        unsafe { self.hub().schedule(Lane::Reaper, item, Urgency::Lazy, || core::mem::forget(self.object())) };
+    }
+
+    /// The last dependency of `job`, which may be gone by now, has signaled.
+    pub(crate) fn job_ready(&self, job: NonNull<JobCore>) {
+        let state = self.state.lock();
+        if state.next_start() == Some(job) || state.refuse.is_some() || !state.pending.is_empty() {
+            self.poke();
+        }
+    }
+
+    /// Makes the timer fire at `at` at the latest.
+    pub(crate) fn arm(&self, state: &mut QueueState, at: Time) {
+        state.next_due = state.next_due.min(at);
+        if self.hub().timers.arm(&mut state.timer, at, NonNull::from(&self.header), pump::fire) {
+            self.hub().kick(Lane::Signalling);
+        }
+    }
+
+    /// Whether the hardware itself will wait for `fence`.
+    pub(crate) fn waits_natively(&self, fence: &Fence) -> bool {
+        fence.device() == self.device.id
+            && fence.is_jobs()
+            && fence.slot() == Slot::Finished
+            && matches!(fence.sibling(Slot::First).status(), crate::fence::Status::Signaled(Ok(())))
+            // SAFETY: these ops are this queue's.
+            && unsafe { (self.ops.waits_natively)(self, fence) }
+    }
+
+    /// What a driver is told of `job`. Under the lock.
+    pub(crate) fn job_info(&self, state: &QueueState, job: NonNull<JobCore>) -> JobInfo {
+        let cells = state.cells(job);
+        // SAFETY: in the order, hence alive.
+        let finished = unsafe { JobCore::lend(job, Slot::Finished) };
+        JobInfo {
+            id: finished.id(),
+            queue: self.id(),
+            client: self.info.client,
+            credits: cells.credits,
+            deadline: finished.deadline(),
+            started: cells.started,
+            // SAFETY: in the order.
+            despite: unsafe { super::deps::despite(job) },
+        }
+    }
+
+    pub(crate) fn ask(&self, state: &QueueState, job: NonNull<JobCore>, bypass: bool) -> Ask {
+        Ask {
+            job: JobCore::id(job),
+            client: self.info.client,
+            group: self.group.load(Ordering::Relaxed),
+            priority: Priority::from_bits(self.priority.load(Ordering::Relaxed)),
+            weight: self.weight.load(Ordering::Relaxed),
+            credits: state.cells(job).credits,
+            bypass,
+        }
+    }
+
+    /// Accepts nothing more: waiting jobs will fail with `error`, running ones too. Latched; false if it was closed.
+    pub(crate) fn refuse(&self, state: &mut QueueState, error: FenceError) -> bool {
+        if core::mem::replace(&mut state.closed, true) && state.refuse_running.is_some() {
+            return false;
+        }
+        state.refuse = Some(error);
+        state.refuse_running = Some(error);
+        state.drain = true;
+        true
+    }
+
+    /// `close`: from any context, never blocks, never fails.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        if self.refuse(&mut state, FenceError::Canceled) {
+            self.trace_change(QueueChange::Closed);
+            self.poke();
+        }
+    }
+
+    // What follows is called by the device, under its lock.
+
+    /// Starts nothing from now on; true if no driver call is in progress for this queue.
+    pub(crate) fn hold(&self) -> bool {
+        let mut state = self.state.lock();
+        state.held = true;
+        !state.token
+    }
+
+    /// The device is lost.
+    pub(crate) fn refuse_lost(&self) -> bool {
+        let mut state = self.state.lock();
+        state.held = true;
+        self.refuse(&mut state, FenceError::DeviceLost);
+        self.poke();
+        true
+    }
+
+    /// Nothing that was on the hardware can touch memory any more.
+    pub(crate) fn quiesced(&self) -> bool {
+        dispatch::end_running(self, FenceError::Innocent, false);
+        true
+    }
+
+    /// What was on the hardware may touch memory for ever.
+    pub(crate) fn quarantined(&self) -> bool {
+        dispatch::end_running(self, FenceError::DeviceLost, true);
+        true
+    }
+}
+
+impl Drop for QueueShared {
+    fn drop(&mut self) {
+        self.device.delist(self);
+        let mut state = self.state.lock();
+        self.hub().timers.unregister(&mut state.timer);
+    }
+}
+
+impl fmt::Debug for QueueShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Queue({} {})", self.id(), self.info.timeline)
+    }
+}

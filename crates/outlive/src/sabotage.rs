@@ -1,0 +1,69 @@
+//! Test only: switches that commit, one at a time, the very defects the library rules out, so that every check can be
+//! seen to fail. Without the feature `sabotage` each is the constant `false` and gone from the code.
+
+/// A defect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Sabotage {
+    /// A fence's signal is skipped.
+    SkipSignal = 1,
+    /// A fence is signaled twice.
+    SignalTwice,
+    /// A job's fence is signaled before its predecessor's.
+    SignalOutOfOrder,
+    /// `close` treats running jobs as retired: their payloads are released while the hardware has them.
+    FreeAtClose,
+    /// A payload is released when `finished` signals, instead of after `retired`.
+    ReleaseAtFinished,
+    /// Credits of a completed job are not returned.
+    LeakCredit,
+    /// A dependency counts as met when it is armed.
+    SkipDependency,
+    /// A failed dependency does not fail its dependant.
+    LoseError,
+    /// A payload is dropped in the signalling path.
+    DropWhileSignalling,
+    /// A running job of a closed queue gets no drain deadline.
+    NoDrainDeadline,
+    /// A producer's watchdog is not armed.
+    NoWatchdog,
+    /// A waiter is not woken by the signal.
+    LoseWakeUp,
+    /// The signalling path allocates.
+    AllocateWhileSignalling,
+    /// A job starts although its queue is closed.
+    StartAfterClose,
+    /// A principal's charge is given back at `finished` instead of `retired`.
+    RefundAtFinished,
+    /// A signaled fence keeps its issuer alive.
+    KeepIssuer,
+}
+
+#[cfg(feature = "sabotage")]
+mod switch {
+    use super::Sabotage;
+    use core::sync::atomic::{AtomicU32, Ordering};
+
+    static ACTIVE: AtomicU32 = AtomicU32::new(0);
+
+    /// Commits `defect` from now on in the whole process; `None`: no defect.
+    pub fn commit(defect: Option<Sabotage>) {
+        ACTIVE.store(defect.map_or(0, |defect| defect as u32), Ordering::SeqCst);
+    }
+
+    pub(crate) fn is(defect: Sabotage) -> bool {
+        ACTIVE.load(Ordering::Relaxed) == defect as u32
+    }
+}
+
+#[cfg(feature = "sabotage")]
+pub use switch::commit;
+#[cfg(feature = "sabotage")]
+pub(crate) use switch::is;
+
+/// Whether `defect` is to be committed: never, without the feature.
+#[cfg(not(feature = "sabotage"))]
+#[inline(always)]
+pub(crate) const fn is(_defect: Sabotage) -> bool {
+    false
+}

@@ -1,0 +1,57 @@
+//! Back end for exhaustive exploration: loom's atomics and mutex. Threads park on loom's own parker.
+
+use loom::sync::{Mutex, MutexGuard};
+use loom::thread::{self, Thread};
+
+use crate::time::Time;
+
+pub(crate) mod atomic {
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+}
+
+#[derive(Debug)]
+pub(crate) struct RawMutex<T>(Mutex<T>);
+
+pub(crate) type RawGuard<'a, T> = MutexGuard<'a, T>;
+
+impl<T> RawMutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self, _class: &'static str) -> RawGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ParkToken(Thread);
+
+pub(crate) fn park_token() -> ParkToken {
+    ParkToken(thread::current())
+}
+
+pub(crate) fn unpark(token: &ParkToken) {
+    token.0.unpark();
+}
+
+pub(crate) fn park() {
+    thread::park();
+}
+
+/// Loom has no time: a deadline is a wake-up that may come at once.
+pub(crate) fn park_until(_now: Time, until: Time) {
+    if until == Time::NEVER { thread::park() } else { thread::yield_now() }
+}
+
+pub(crate) fn context_id() -> usize {
+    loom::thread_local! {
+        static MARK: std::boxed::Box<u8> = std::boxed::Box::new(0);
+    }
+    MARK.with(|mark| core::ptr::from_ref::<u8>(mark).addr())
+}
+
+/// No time passes in an exploration.
+pub(crate) fn now_ns() -> u64 {
+    1
+}

@@ -1,0 +1,162 @@
+//! The one door to atomics, locks and waiting.
+//!
+//! Behind it is one of four back ends with the same names: `std` (the default), `hooks` (no `std`: the embedder's,
+//! bound at link time by [`crate::platform!`]), and in tests `loom` and `shuttle`, which explore the shipped types, never
+//! copies of them. Nothing else in the crate names `core::sync::atomic`, a mutex or a thread.
+//!
+//! # Lock classes
+//! A [`Lock`] has a [`LockClass`] in its type: a name, a rank and whether it may be taken while signalling. With `std`
+//! and debug assertions (or the feature `sabotage`) every `lock()` is checked: ranks must rise strictly along the locks
+//! one thread holds, which makes a cycle, hence a deadlock, impossible, and inside a signalling section only classes
+//! that say so may be taken. Embedders and drivers add classes of their own: the registry is open.
+//!
+//! # Contexts
+//! `lock()` may be called anywhere, interrupts included: an embedder's raw lock disables what it must. No lock of the
+//! library is ever held while foreign code runs.
+
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("outlive needs 64-bit atomics: fence identities and sequence numbers are 64 bits and never reused");
+
+#[cfg(loom)]
+#[path = "loom.rs"]
+mod backend;
+#[cfg(all(shuttle, not(loom)))]
+#[path = "shuttle.rs"]
+mod backend;
+#[cfg(all(feature = "std", not(loom), not(shuttle)))]
+#[path = "std.rs"]
+mod backend;
+#[cfg(all(not(feature = "std"), not(loom), not(shuttle)))]
+#[path = "hooks.rs"]
+mod backend;
+#[cfg(all(not(feature = "std"), not(loom), not(shuttle)))]
+pub use backend::{Platform, RawLock};
+#[cfg(any(all(feature = "std", not(loom)), shuttle))]
+pub(crate) use backend::spawn;
+pub(crate) use backend::{
+    ParkToken, RawGuard, RawMutex, atomic, context_id, now_ns, park, park_token, park_until, unpark,
+};
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+
+/// What kind of lock this is, for order and for signalling sections.
+///
+/// Implemented by empty enums, so that a lock pays nothing for its class. The library's own classes are in
+/// [`crate::sync::class`]; ranks 0 to 999 are free for embedders' outer locks, 2000 and up for inner ones.
+pub trait LockClass: 'static {
+    /// As reports call it.
+    const NAME: &'static str;
+    /// A thread that holds a lock of rank `r` may only take locks of higher rank.
+    const RANK: u16;
+    /// Whether the signalling path may take it: true only if no holder ever waits for a fence or allocates.
+    const SIGNALLING: bool;
+}
+
+/// The library's lock classes, outermost first.
+pub mod class {
+    use super::LockClass;
+
+    macro_rules! classes {
+        ($($(#[$doc:meta])* $name:ident = $rank:literal $text:literal;)*) => {
+            $($(#[$doc])* #[derive(Debug)] pub enum $name {}
+              impl LockClass for $name {
+                  const NAME: &'static str = $text;
+                  const RANK: u16 = $rank;
+                  const SIGNALLING: bool = true;
+              })*
+        };
+    }
+
+    classes! {
+        /// A device: its queues, its recovery.
+        DeviceState = 1000 "outlive device";
+        /// One queue's order of jobs.
+        QueueState = 1010 "outlive queue";
+        /// A bare fence context's order of fences.
+        ContextState = 1020 "outlive fence context";
+        /// What is in flight on one ring.
+        InFlightSlots = 1030 "outlive in-flight map";
+        /// One fence's waiters.
+        FenceWaiters = 1040 "outlive fence";
+        /// An executor's timers.
+        TimerTree = 1050 "outlive timers";
+        /// One lane's list of work.
+        LaneQueue = 1060 "outlive lane";
+        /// Executors without a driver.
+        Orphans = 1070 "outlive orphans";
+    }
+}
+
+/// A mutual exclusion lock of class `C` around a `T`.
+///
+/// It must not be held while foreign code runs, while waiting or while allocating; the checker reports where it is.
+/// A panic while it is held does not poison it: what it guards is changed only by code that cannot panic half way.
+pub struct Lock<C: LockClass, T> {
+    raw: RawMutex<T>,
+    class: PhantomData<fn(C)>,
+}
+
+impl<C: LockClass, T> Lock<C, T> {
+    /// An unlocked lock.
+    #[cfg(not(any(loom, shuttle)))]
+    pub const fn new(value: T) -> Self {
+        Self { raw: RawMutex::new(value), class: PhantomData }
+    }
+
+    /// An unlocked lock.
+    #[cfg(any(loom, shuttle))]
+    pub fn new(value: T) -> Self {
+        Self { raw: RawMutex::new(value), class: PhantomData }
+    }
+
+    /// Waits for the lock and takes it. Any context; spins or sleeps as the back end does.
+    #[inline]
+    #[track_caller]
+    pub fn lock(&self) -> Guard<'_, C, T> {
+        crate::check::before_lock::<C>();
+        Guard { raw: self.raw.lock(C::NAME), class: PhantomData }
+    }
+}
+
+impl<C: LockClass, T> fmt::Debug for Lock<C, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lock({})", C::NAME)
+    }
+}
+
+/// The right to use what a [`Lock`] guards, until dropped.
+pub struct Guard<'a, C: LockClass, T> {
+    raw: RawGuard<'a, T>,
+    class: PhantomData<fn(C)>,
+}
+
+impl<C: LockClass, T> Deref for Guard<'_, C, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.raw
+    }
+}
+
+impl<C: LockClass, T> DerefMut for Guard<'_, C, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.raw
+    }
+}
+
+impl<C: LockClass, T> Drop for Guard<'_, C, T> {
+    #[inline]
+    fn drop(&mut self) {
+        crate::check::after_unlock::<C>();
+    }
+}
+
+impl<C: LockClass, T> fmt::Debug for Guard<'_, C, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Guard({})", C::NAME)
+    }
+}
