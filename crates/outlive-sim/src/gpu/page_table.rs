@@ -1,0 +1,398 @@
+//! Page tables, in memory, as the device walks them on every access.
+//!
+//! Three levels of one page each, 512 entries of eight bytes, reach 39 bits of address. An entry:
+//!
+//! ```text
+//!  63            52 51                             12 11      3   2     1     0
+//! +----------------+---------------------------------+---------+-----+-----+-----+
+//! |  must be zero  |  page number in its memory      | zero    | SYS | WR  | VAL |
+//! +----------------+---------------------------------+---------+-----+-----+-----+
+//! ```
+//!
+//! `VAL` (bit 0): the entry means something. `WR` (bit 1): a leaf may be written. `SYS` (bit 2): the page lies in system
+//! memory, else in the device's own. Upper levels hold `VAL` and the number of the next table, in the device's memory.
+//! Bits 3 to 11 are kept free for larger pages.
+//!
+//! Example: the leaf `0x0000_0000_0002_a007` is valid (1), writable (2), in system memory (4), page number 0x2a. Address
+//! `0x12_3456_7890` uses entry 0x48 of the root (bits 38..30: `0x12_3456_7890 >> 30`), entry 0x1a2 of the second level
+//! (bits 29..21), entry 0x167 of the third (bits 20..12), and byte 0x890 of the page.
+//!
+//! The host writes entries with [`AddressSpace`]; only [`walk`] reads them for the device. There is no cache between: a
+//! cleared entry is seen by the next access.
+
+use core::fmt;
+
+use super::memory::{Memory, MemoryError, PAGE_BYTES, index};
+use super::types::{Access, DomainId, OwnerId, PageId, Va};
+
+/// Levels of tables.
+pub const LEVELS: usize = 3;
+/// First address that the tables cannot reach.
+pub const VA_END: u64 = 1 << 39;
+
+const VALID: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const SYSTEM: u64 = 1 << 2;
+const NUMBER_SHIFT: u32 = 12;
+const NUMBER_MASK: u64 = 0xffff_ffff;
+const SPARE: u64 = !(VALID | WRITABLE | SYSTEM | (NUMBER_MASK << NUMBER_SHIFT));
+const ENTRY_BYTES: usize = 8;
+const ENTRIES: usize = PAGE_BYTES / ENTRY_BYTES;
+const PAGE_MASK: u64 = 0xfff;
+
+/// What a mapping allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protection {
+    /// Reading.
+    ReadOnly,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+/// Why an access found no page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultReason {
+    /// No valid entry.
+    NotMapped,
+    /// A write to a page that may only be read.
+    ReadOnly,
+    /// The address is beyond the tables' reach.
+    OutOfRange,
+    /// An entry names a page that does not exist, or sets bits that mean nothing.
+    BadEntry,
+    /// The job's address space number names no page tables.
+    NoSpace,
+}
+
+/// A page fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fault {
+    /// The address that was reached for.
+    pub va: Va,
+    /// What was wanted there.
+    pub access: Access,
+    /// What was wrong.
+    pub reason: FaultReason,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "page fault at {} ({:?}, {:?})", self.va, self.access, self.reason)
+    }
+}
+
+/// What a walk found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walk {
+    /// The page.
+    pub page: PageId,
+    /// The tables on the way, root first.
+    pub tables: [PageId; LEVELS],
+}
+
+/// Finds the page for one access, as the hardware does: three loads from memory, nothing remembered.
+///
+/// # Errors
+///
+/// The fault, which carries the address.
+#[inline]
+pub fn walk(memory: &Memory, root: PageId, va: Va, access: Access) -> Result<Walk, Fault> {
+    let fault = |reason| Fault { va, access, reason };
+    if va.0 >= VA_END {
+        return Err(fault(FaultReason::OutOfRange));
+    }
+    let mut tables = [root; LEVELS];
+    let mut entry = load(memory, root, va, 0).ok_or(fault(FaultReason::BadEntry))?;
+    for level in 1..LEVELS {
+        let table = target(entry, root.domain).map_err(fault)?;
+        tables[level] = table;
+        entry = load(memory, table, va, level).ok_or(fault(FaultReason::BadEntry))?;
+    }
+    let page = target(entry, root.domain).map_err(fault)?;
+    if access.writes() && entry & WRITABLE == 0 {
+        return Err(fault(FaultReason::ReadOnly));
+    }
+    Ok(Walk { page, tables })
+}
+
+/// The entry for `va` in a table of `level`.
+#[inline]
+fn load(memory: &Memory, table: PageId, va: Va, level: usize) -> Option<u64> {
+    memory.load_u64(table, slot(va, level) * ENTRY_BYTES)
+}
+
+/// Which of the 512 entries of a table of `level` is for `va`.
+#[inline]
+fn slot(va: Va, level: usize) -> usize {
+    let shift = 30 - 9 * level;
+    // CAST: nine bits.
+    (va.0 >> shift) as usize % ENTRIES
+}
+
+/// The page that an entry names.
+#[inline]
+fn target(entry: u64, local: DomainId) -> Result<PageId, FaultReason> {
+    if entry & VALID == 0 {
+        return Err(FaultReason::NotMapped);
+    }
+    if entry & SPARE != 0 {
+        return Err(FaultReason::BadEntry);
+    }
+    let domain = if entry & SYSTEM == 0 { local } else { DomainId::SYSTEM };
+    // CAST: masked to 32 bits.
+    Ok(PageId { domain, index: ((entry >> NUMBER_SHIFT) & NUMBER_MASK) as u32 })
+}
+
+/// Why the host could not change a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MapError {
+    /// There is no memory for a page table.
+    Memory(MemoryError),
+    /// The address is not at the start of a page, or out of reach.
+    BadAddress(Va),
+    /// Something is mapped there already.
+    Occupied(Va),
+    /// Nothing is mapped there.
+    NotMapped(Va),
+    /// The page lies in another device's memory.
+    Unreachable(PageId),
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(error) => error.fmt(f),
+            Self::BadAddress(va) => write!(f, "address {va} is no page in reach"),
+            Self::Occupied(va) => write!(f, "something is mapped at {va}"),
+            Self::NotMapped(va) => write!(f, "nothing is mapped at {va}"),
+            Self::Unreachable(page) => write!(f, "{page} is in another device's memory"),
+        }
+    }
+}
+
+impl core::error::Error for MapError {}
+
+/// The host's side of one address space: its tables, which it changes and in the end frees.
+///
+/// Dropping it frees nothing; the tables are given back by [`AddressSpace::destroy`], once the hardware is done.
+#[derive(Debug)]
+#[must_use = "its tables are freed only by `destroy`"]
+pub struct AddressSpace {
+    root: PageId,
+    owner: OwnerId,
+    tables: u32,
+}
+
+impl AddressSpace {
+    /// An empty address space with its root table in `domain`, the memory of the device that shall walk it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::allocate`].
+    pub fn new(memory: &mut Memory, domain: DomainId, owner: OwnerId) -> Result<Self, MemoryError> {
+        let root = memory.allocate(domain, owner)?;
+        Ok(Self { root, owner, tables: 1 })
+    }
+
+    /// The root table, which the device is told.
+    #[must_use]
+    pub const fn root(&self) -> PageId {
+        self.root
+    }
+
+    /// Pages that the tables take.
+    #[must_use]
+    pub const fn tables(&self) -> u32 {
+        self.tables
+    }
+
+    /// Makes the tables for `[va, va + len_bytes)`, so that mapping there needs no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Memory`] or [`MapError::BadAddress`]; tables made so far stay.
+    pub fn prepare(&mut self, memory: &mut Memory, va: Va, len_bytes: u64) -> Result<(), MapError> {
+        let end = va.0.checked_add(len_bytes).filter(|end| *end <= VA_END);
+        let end = end.ok_or(MapError::BadAddress(va))?;
+        let mut at = va.0 & !PAGE_MASK;
+        while at < end {
+            self.leaf_table(memory, Va(at))?;
+            // The next table starts 2 MiB further on: 0x3f_f000 -> 0x40_0000.
+            at = (at | 0x1f_ffff) + 1;
+        }
+        Ok(())
+    }
+
+    /// Maps one page. Cannot fail for want of memory where [`AddressSpace::prepare`] went before.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]; nothing is mapped then.
+    pub fn map(&mut self, memory: &mut Memory, va: Va, page: PageId, protection: Protection) -> Result<(), MapError> {
+        if va.0 & PAGE_MASK != 0 || va.0 >= VA_END {
+            return Err(MapError::BadAddress(va));
+        }
+        if page.domain != DomainId::SYSTEM && page.domain != self.root.domain {
+            return Err(MapError::Unreachable(page));
+        }
+        let table = self.leaf_table(memory, va)?;
+        let at = slot(va, LEVELS - 1) * ENTRY_BYTES;
+        if memory.load_u64(table, at).is_some_and(|entry| entry & VALID != 0) {
+            return Err(MapError::Occupied(va));
+        }
+        let system = if page.domain == DomainId::SYSTEM { SYSTEM } else { 0 };
+        let writable = if protection == Protection::ReadWrite { WRITABLE } else { 0 };
+        let entry = VALID | writable | system | (u64::from(page.index) << NUMBER_SHIFT);
+        memory.store_u64(table, at, entry).ok_or(MapError::Memory(MemoryError::NoSuchPage))
+    }
+
+    /// Takes one page out and says which it was. The tables stay.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NotMapped`].
+    pub fn unmap(&mut self, memory: &mut Memory, va: Va) -> Result<PageId, MapError> {
+        let walk = walk(memory, self.root, va, Access::Read).map_err(|_| MapError::NotMapped(va))?;
+        let at = slot(va, LEVELS - 1) * ENTRY_BYTES;
+        memory.store_u64(walk.tables[LEVELS - 1], at, 0).ok_or(MapError::NotMapped(va))?;
+        Ok(walk.page)
+    }
+
+    /// Frees all tables. What they map is the caller's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::free`], if a table was freed behind its back; the others are freed all the same.
+    pub fn destroy(self, memory: &mut Memory) -> Result<(), MemoryError> {
+        let mut tables = alloc::vec![(self.root, 0)];
+        let mut result = Ok(());
+        while let Some((table, level)) = tables.pop() {
+            if level + 1 < LEVELS {
+                push_children(memory, table, level, &mut tables);
+            }
+            result = result.and(memory.free(table));
+        }
+        result
+    }
+
+    /// The last-level table for `va`, made if it is missing.
+    fn leaf_table(&mut self, memory: &mut Memory, va: Va) -> Result<PageId, MapError> {
+        let mut table = self.root;
+        for level in 0..LEVELS - 1 {
+            let at = slot(va, level) * ENTRY_BYTES;
+            let entry = memory.load_u64(table, at).unwrap_or(0);
+            if let Ok(next) = target(entry, self.root.domain) {
+                table = next;
+                continue;
+            }
+            let next = memory.allocate(self.root.domain, self.owner).map_err(MapError::Memory)?;
+            self.tables += 1;
+            let entry = VALID | (u64::from(next.index) << NUMBER_SHIFT);
+            memory.store_u64(table, at, entry).ok_or(MapError::BadAddress(va))?;
+            table = next;
+        }
+        Ok(table)
+    }
+}
+
+/// Adds the tables that `table` names.
+fn push_children(memory: &Memory, table: PageId, level: usize, out: &mut Vec<(PageId, usize)>) {
+    for at in 0..ENTRIES {
+        let entry = memory.load_u64(table, at * ENTRY_BYTES).unwrap_or(0);
+        if let Ok(child) = target(entry, table.domain) {
+            out.push((child, level + 1));
+        }
+    }
+}
+
+/// Where in its page an address lies.
+#[inline]
+pub(crate) const fn offset_in_page(va: Va) -> usize {
+    // CAST: twelve bits.
+    index((va.0 & PAGE_MASK) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture() -> (Memory, OwnerId, AddressSpace) {
+        let mut memory = Memory::new(1 << 20).unwrap();
+        let domain = memory.add_domain(1 << 20).unwrap();
+        let owner = memory.add_owner().unwrap();
+        let space = AddressSpace::new(&mut memory, domain, owner).unwrap();
+        (memory, owner, space)
+    }
+
+    #[test]
+    fn the_worked_example_holds() {
+        let va = Va(0x12_3456_7890);
+        assert_eq!([slot(va, 0), slot(va, 1), slot(va, 2)], [0x48, 0x1a2, 0x167]);
+        assert_eq!(offset_in_page(va), 0x890);
+        let entry = 0x0000_0000_0002_a007;
+        assert_eq!(entry & (VALID | WRITABLE | SYSTEM), 7);
+        let page = PageId { domain: DomainId::SYSTEM, index: 0x2a };
+        assert_eq!(target(entry, DomainId(1)), Ok(page));
+    }
+
+    #[test]
+    fn map_walk_unmap() {
+        let (mut memory, owner, mut space) = fixture();
+        let page = memory.allocate(DomainId::SYSTEM, owner).unwrap();
+        let va = Va(0x12_3456_7000);
+        space.map(&mut memory, va, page, Protection::ReadOnly).unwrap();
+        assert_eq!(space.tables(), 3);
+        let found = walk(&memory, space.root(), Va(va.0 + 5), Access::Read).unwrap();
+        assert_eq!((found.page, found.tables[0]), (page, space.root()));
+        let fault = walk(&memory, space.root(), va, Access::Write).unwrap_err();
+        assert_eq!(fault, Fault { va, access: Access::Write, reason: FaultReason::ReadOnly });
+        assert_eq!(space.map(&mut memory, va, page, Protection::ReadWrite), Err(MapError::Occupied(va)));
+        assert_eq!(space.unmap(&mut memory, va), Ok(page));
+        let fault = walk(&memory, space.root(), va, Access::Read).unwrap_err();
+        assert_eq!(fault.reason, FaultReason::NotMapped);
+        assert_eq!(space.unmap(&mut memory, va), Err(MapError::NotMapped(va)));
+        memory.free(page).unwrap();
+        space.destroy(&mut memory).unwrap();
+        assert_eq!(memory.pages_of(owner), 0, "every table is given back");
+    }
+
+    #[test]
+    fn bad_addresses_and_pages_are_refused() {
+        let (mut memory, owner, mut space) = fixture();
+        let other = memory.add_domain(1 << 16).unwrap();
+        let foreign = memory.allocate(other, owner).unwrap();
+        let (odd, far) = (Va(0x1001), Va(VA_END));
+        let rw = Protection::ReadWrite;
+        assert_eq!(space.map(&mut memory, Va(0x1000), foreign, rw), Err(MapError::Unreachable(foreign)));
+        assert_eq!(space.map(&mut memory, odd, foreign, rw), Err(MapError::BadAddress(odd)));
+        assert_eq!(space.map(&mut memory, far, foreign, rw), Err(MapError::BadAddress(far)));
+        let fault = walk(&memory, space.root(), far, Access::Read).unwrap_err();
+        assert_eq!(fault.reason, FaultReason::OutOfRange);
+    }
+
+    #[test]
+    fn garbage_in_an_entry_faults() {
+        let (mut memory, _, space) = fixture();
+        for entry in [VALID | (1 << 5), VALID | (1 << 55), VALID | (0xffff_0000 << NUMBER_SHIFT)] {
+            memory.store_u64(space.root(), 0, entry).unwrap();
+            let fault = walk(&memory, space.root(), Va(0x1000), Access::Read).unwrap_err();
+            assert_eq!(fault.reason, FaultReason::BadEntry);
+        }
+    }
+
+    #[test]
+    fn prepared_ranges_need_no_memory() {
+        let (mut memory, owner, mut space) = fixture();
+        // Crosses a 2 MiB boundary: two last-level tables.
+        let va = Va(0x1f_f000);
+        space.prepare(&mut memory, va, 0x2000).unwrap();
+        assert_eq!(space.tables(), 4);
+        let page = memory.allocate(DomainId::SYSTEM, owner).unwrap();
+        while memory.allocate(space.root().domain, owner).is_ok() {}
+        space.map(&mut memory, va, page, Protection::ReadWrite).unwrap();
+        space.map(&mut memory, Va(0x20_0000), page, Protection::ReadWrite).unwrap();
+        let far = Va(0x40_0000);
+        assert!(matches!(space.map(&mut memory, far, page, Protection::ReadWrite), Err(MapError::Memory(_))));
+    }
+}
