@@ -10,8 +10,8 @@ mod device;
 mod exec;
 mod fence;
 pub mod mem;
-mod queue;
 pub mod pool;
+mod queue;
 pub mod resv;
 #[cfg(feature = "sabotage")]
 #[doc(hidden)]
@@ -35,7 +35,7 @@ pub use fence::{
 };
 pub use mem::AllocError;
 pub use queue::{
-    Completion, Dependency, Drained, Full, InFlight, JOB_BYTES, Job, JobFences, JobQueue, LIMIT_MAX, OnError, OpenError,
-    Pending, QueueConfig, QueueStatus, Refusal, Reserved, ReserveError, Times,
+    Completion, Dependency, Drained, Full, InFlight, JOB_BYTES, Job, JobFences, JobQueue, LIMIT_MAX, OnError,
+    OpenError, Pending, QueueConfig, QueueStatus, Refusal, ReserveError, Reserved, Times,
 };
 pub use time::Time;

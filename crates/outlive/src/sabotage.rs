@@ -3,6 +3,7 @@
 
 /// A defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "sabotage"), expect(unreachable_pub, reason = "reachable with the feature"))]
 #[repr(u32)]
 pub enum Sabotage {
     /// A fence's signal is skipped.
@@ -29,8 +30,6 @@ pub enum Sabotage {
     NoWatchdog,
     /// A waiter is not woken by the signal.
     LoseWakeUp,
-    /// The signalling path allocates.
-    AllocateWhileSignalling,
     /// A job starts although its queue is closed.
     StartAfterClose,
     /// A principal's charge is given back at `finished` instead of `retired`.

@@ -66,9 +66,13 @@ pub enum Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Allocated { bytes } => write!(f, "allocated {bytes} bytes; reserve them before the fence is published"),
+            Self::Allocated { bytes } => {
+                write!(f, "allocated {bytes} bytes; reserve them before the fence is published")
+            }
             Self::Waited => f.write_str("waited for a fence; a signalling path may only arm callbacks"),
-            Self::WaitedInCallback => f.write_str("waited for a fence in a callback; register another callback instead"),
+            Self::WaitedInCallback => {
+                f.write_str("waited for a fence in a callback; register another callback instead")
+            }
             Self::WrongLock { class } => {
                 write!(f, "took lock `{class}`, which a waiter may hold; use one whose class is for signalling")
             }

@@ -19,10 +19,10 @@ use crate::exec::object::Object;
 use crate::exec::{Executor, next_id, next_ids};
 use crate::fence::context::info;
 use crate::fence::{Names, UserFence};
+use crate::mem::shared::Ref;
 use crate::queue::shared::QueueInner;
 use crate::queue::{Drained, JobQueue, OpenError, QueueConfig};
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::mem::shared::Ref;
 use core::fmt;
 use core::time::Duration;
 use shared::DeviceInner;
@@ -127,14 +127,12 @@ impl<D: Driver> Device<D> {
 
     /// Closes every queue. Latches at once; never blocks; any context. The handle says when the driver has been dropped, and
     /// no code of it will run any more: then its module may be unloaded. Jobs in quarantine keep it from coming.
-    #[expect(clippy::must_use_candidate, reason = "closing is the point; the handle is for those who want to know the end")]
     pub fn close(&self) -> Drained {
         self.inner.shared.close_queues();
         self.drained()
     }
 
     /// A handle that says when the device is gone, without closing it.
-    #[must_use]
     pub fn drained(&self) -> Drained {
         Drained::new(self.drained.clone())
     }

@@ -47,10 +47,7 @@ impl Principal {
     /// What is charged now.
     #[must_use]
     pub fn charged(&self) -> Charges {
-        Charges {
-            jobs: self.account.jobs.load(Ordering::Relaxed),
-            bytes: self.account.bytes.load(Ordering::Relaxed),
-        }
+        Charges { jobs: self.account.jobs.load(Ordering::Relaxed), bytes: self.account.bytes.load(Ordering::Relaxed) }
     }
 
     pub(crate) fn charge(&self, bytes: u64) -> Result<(), Refusal> {

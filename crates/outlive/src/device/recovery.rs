@@ -175,7 +175,9 @@ impl Recovery {
                 self.lost = true;
                 Some(self.hold(Goal::Unplug, now))
             }
-            Phase::Holding { goal: Goal::Unplug, until, .. } if until <= now => Some(self.after_failure(Goal::Unplug, now)),
+            Phase::Holding { goal: Goal::Unplug, until, .. } if until <= now => {
+                Some(self.after_failure(Goal::Unplug, now))
+            }
             Phase::Waiting { goal, until } if until <= now => Some(self.after_failure(goal, now)),
             Phase::Answered { goal, ok: false } => Some(self.after_failure(goal, now)),
             Phase::Answered { goal: Goal::Reset(scope), ok: true } => {

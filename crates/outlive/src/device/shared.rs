@@ -30,8 +30,8 @@ pub(crate) struct DeviceShared {
     pub(crate) id: u64,
     pub(crate) name: &'static str,
     pub(crate) cancel_grace: Duration,
-    reset: unsafe fn(&DeviceShared, ResetScope, ResetToken),
-    unplug: unsafe fn(&DeviceShared, ResetToken),
+    reset: unsafe fn(&Self, ResetScope, ResetToken),
+    unplug: unsafe fn(&Self, ResetToken),
     work: LaneNode,
     pub(crate) state: Lock<class::DeviceState, DeviceState>,
     /// News from queues, who may not take the device's lock under theirs: some queue wants its engine reset, a job
@@ -67,12 +67,7 @@ unsafe impl<D: Driver> Counted for DeviceInner<D> {}
 unsafe impl Send for DeviceState {}
 
 impl<D: Driver> DeviceInner<D> {
-    pub(crate) fn new(
-        header: ObjectHeader,
-        id: u64,
-        config: DeviceConfig,
-        driver: D,
-    ) -> Result<Self, (AllocError, D)> {
+    pub(crate) fn new(header: ObjectHeader, id: u64, config: DeviceConfig, driver: D) -> Result<Self, (AllocError, D)> {
         let timer = match header.hub().timers.register() {
             Ok(timer) => timer,
             Err(error) => return Err((error, driver)),
@@ -85,7 +80,11 @@ impl<D: Driver> DeviceInner<D> {
             reset: reset::<D>,
             unplug: unplug::<D>,
             work: LaneNode::new(Task::Run(work)),
-            state: Lock::new(DeviceState { recovery: Recovery::new(config.reset_watchdog), queues: List::new(), timer }),
+            state: Lock::new(DeviceState {
+                recovery: Recovery::new(config.reset_watchdog),
+                queues: List::new(),
+                timer,
+            }),
             wishes: AtomicU32::new(0),
             quarantined_jobs: AtomicU64::new(0),
             quarantined_bytes: AtomicU64::new(0),
@@ -118,7 +117,9 @@ impl DeviceShared {
         let object = self.object();
         let item = NonNull::from(&self.work);
         // SAFETY: the forgotten count keeps the item in place until `work` takes it over.
-        unsafe { self.header.hub().schedule(Lane::Signalling, item, Urgency::Now, || core::mem::forget(object.clone())) };
+        unsafe {
+            self.header.hub().schedule(Lane::Signalling, item, Urgency::Now, || core::mem::forget(object.clone()))
+        };
     }
 
     fn wish(&self, wish: u32) {

@@ -170,7 +170,7 @@ impl Hub {
         let Some(link) = (unsafe { state.list.pop_front() }) else { return false };
         let item = Node::from_link(link).cast::<LaneNode>();
         // SAFETY: nodes in a lane are alive, and this lock keeps a remover out.
-        let task = match unsafe { item.as_ref().task() } {
+        let task = match unsafe { LaneNode::task(item) } {
             Task::Run(run) => Ok(*run),
             Task::Wake(waker) => Err(waker.take()),
         };

@@ -121,10 +121,12 @@ impl LaneNode {
     }
 
     /// # Safety
-    /// The caller has the right to the task by the rule on the field.
-    pub(crate) unsafe fn task(&self) -> &mut Task {
-        // SAFETY: the caller's promise makes this the only access.
-        unsafe { &mut *self.task.get() }
+    /// The node is alive, and the caller has the right to the task by the rule on the field.
+    pub(crate) unsafe fn task<'a>(at: NonNull<Self>) -> &'a mut Task {
+        // SAFETY: alive by the caller's promise.
+        let cell = unsafe { at.as_ref() }.task.get();
+        // SAFETY: the caller's right makes this the only access.
+        unsafe { &mut *cell }
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct ObjectHeader {
     refs: AtomicUsize,
     hub: Ref<Hub>,
     reap: LaneNode,
-    destroy: unsafe fn(NonNull<ObjectHeader>) -> Option<UserSource>,
+    destroy: unsafe fn(NonNull<Self>) -> Option<UserSource>,
     /// Signaled when the object is gone and its own code has returned.
     announce: Option<UserSource>,
 }

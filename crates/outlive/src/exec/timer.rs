@@ -110,7 +110,7 @@ impl Timers {
         let mut any = false;
         loop {
             let mut state = self.state.lock();
-            if !state.tree.first().is_some_and(|((at, _), _)| *at <= now) {
+            if state.tree.first().is_none_or(|((at, _), _)| *at > now) {
                 return any;
             }
             if let Some((_, entry)) = state.tree.pop_first() {

@@ -70,7 +70,7 @@ struct Head {
     /// For its result. Touched by the running side only.
     fence: UnsafeCell<Option<Fence>>,
     /// Drops the closure, if it is still there, and frees the block.
-    destroy: unsafe fn(NonNull<Head>),
+    destroy: unsafe fn(NonNull<Self>),
 }
 
 #[repr(C)]
@@ -147,7 +147,7 @@ impl Fence {
             return Ok(Registration { head: block.cast(), fence: self.clone() });
         }
         // SAFETY: refused, so nobody else knows the block.
-        let closure = unsafe { (*block.as_ref().closure.get()).take() };
+        let closure = unsafe { take_closure(block) };
         // SAFETY: as above; the closure is out.
         unsafe { destroy::<F>(block.cast()) };
         match closure {
@@ -167,7 +167,7 @@ unsafe fn run<F: FnOnce(Result<(), FenceError>)>(item: NonNull<LaneNode>) {
     head.phase.store(RUNNING, Ordering::Release);
     let _finish = Finish { head: block.cast() };
     // SAFETY: the node was taken out, so this side alone has the right to the closure.
-    let closure = unsafe { (*block.as_ref().closure.get()).take() };
+    let closure = unsafe { take_closure(block) };
     // SAFETY: written once at registration, read by this side only.
     let fence = unsafe { (*head.fence.get()).take() };
     if let (Some(closure), Some(fence)) = (closure, fence) {
@@ -175,6 +175,15 @@ unsafe fn run<F: FnOnce(Result<(), FenceError>)>(item: NonNull<LaneNode>) {
             closure(result);
         }
     }
+}
+
+/// # Safety
+/// The caller alone has the right to the closure of `block`, which is alive.
+unsafe fn take_closure<F>(block: NonNull<Block<F>>) -> Option<F> {
+    // SAFETY: alive by the caller's promise.
+    let cell = unsafe { block.as_ref() }.closure.get();
+    // SAFETY: the caller's right.
+    unsafe { (*cell).take() }
 }
 
 /// Marks the closure finished and wakes a remover, also when it panicked.
@@ -211,9 +220,9 @@ unsafe fn release(head: NonNull<Head>) {
 }
 
 unsafe fn destroy<F>(head: NonNull<Head>) {
-    let block = head.cast::<Block<F>>();
+    let mut block = head.cast::<Block<F>>();
     // SAFETY: the last access to the block.
-    if unsafe { (*block.as_ref().closure.get()).is_some() } {
+    if unsafe { block.as_mut() }.closure.get_mut().is_some() {
         check::foreign_drop();
     }
     // SAFETY: as above.

@@ -271,8 +271,10 @@ impl Bare {
     }
 
     unsafe fn from_link<'a>(link: NonNull<Link>) -> &'a Self {
-        // SAFETY: the caller got the link from a context's order, whose count keeps the block alive.
-        unsafe { link.byte_sub(offset_of!(Self, link)).cast().as_ref() }
+        // SAFETY: the caller got the link from a context's order, so it lies in a block at this offset.
+        let at = unsafe { link.byte_sub(offset_of!(Self, link)) }.cast();
+        // SAFETY: the order's count keeps the block alive.
+        unsafe { at.as_ref() }
     }
 }
 
@@ -354,7 +356,8 @@ impl ContextInner {
                 return;
             }
             // SAFETY: the order's count keeps it alive; the handle made here has its own.
-            let fence = core::mem::ManuallyDrop::new(unsafe { Fence::from_block(NonNull::from(&bare.header), Slot::First) });
+            let fence =
+                core::mem::ManuallyDrop::new(unsafe { Fence::from_block(NonNull::from(&bare.header), Slot::First) });
             if produced.result.is_some() {
                 // Decided, and whoever passes right now will signal it.
                 self.pass(order);

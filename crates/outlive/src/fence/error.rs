@@ -128,9 +128,13 @@ impl fmt::Display for FenceError {
             Self::TimedOut => f.write_str("timed out: raise its timeout, or report progress while it runs"),
             Self::DeviceLost => f.write_str("device lost: open the device again"),
             Self::Faulted { code } => write!(f, "faulted with driver code {code:#x}"),
-            Self::Innocent => f.write_str("was on the hardware when another job's fault forced a reset: submit it again"),
+            Self::Innocent => {
+                f.write_str("was on the hardware when another job's fault forced a reset: submit it again")
+            }
             Self::Quarantined => f.write_str("quarantined: the hardware may still touch its memory"),
-            Self::DriverBug => f.write_str("the driver broke its contract: it panicked, or `acquire` named fences that cannot help"),
+            Self::DriverBug => {
+                f.write_str("the driver broke its contract: it panicked, or `acquire` named fences that cannot help")
+            }
             Self::Dependency(cause) => write!(f, "a dependency failed: {}", cause.error()),
         }
     }

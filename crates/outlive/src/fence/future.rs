@@ -38,7 +38,7 @@ impl Future for FenceFuture {
         }
         // SAFETY: idle now, so the task is the owner's: the signaller and the lane let go of a node under their locks, and
         // `unregister_lane` held them.
-        *unsafe { this.node.task() } = Task::Wake(Some(cx.waker().clone()));
+        *unsafe { LaneNode::task(NonNull::from(&this.node)) } = Task::Wake(Some(cx.waker().clone()));
         // SAFETY: idle, pinned inside the future, and taken out by its drop.
         if unsafe { this.fence.register(NonNull::from(&this.node).cast()) } {
             return Poll::Pending;

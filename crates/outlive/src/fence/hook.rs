@@ -30,8 +30,8 @@ pub struct Hook {
 #[repr(C)]
 struct HookShared {
     header: ObjectHeader,
-    arm: unsafe fn(NonNull<HookShared>),
-    deadline: unsafe fn(NonNull<HookShared>, Time),
+    arm: unsafe fn(NonNull<Self>),
+    deadline: unsafe fn(NonNull<Self>, Time),
 }
 
 #[repr(C)]

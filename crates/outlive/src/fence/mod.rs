@@ -32,8 +32,8 @@ pub use error::{Cause, FenceError};
 pub use future::FenceFuture;
 pub use hook::{Hook, Producer};
 pub use retired::Retired;
-pub use state::{Fence, Status};
 pub(crate) use state::{ContextInfo, Header, PackedLayout, Slot, State};
+pub use state::{Fence, Status};
 pub use user::{UserFence, UserSource};
 pub use wait::WaitError;
 

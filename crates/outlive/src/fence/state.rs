@@ -94,7 +94,12 @@ impl PackedLayout {
 }
 
 impl Header {
-    pub(crate) const fn new(layout: PackedLayout, info: Option<Ref<ContextInfo>>, refs: AtomicU32, seqno: AtomicU64) -> Self {
+    pub(crate) const fn new(
+        layout: PackedLayout,
+        info: Option<Ref<ContextInfo>>,
+        refs: AtomicU32,
+        seqno: AtomicU64,
+    ) -> Self {
         Self { refs, layout, seqno, info }
     }
 }
@@ -347,10 +352,12 @@ impl Fence {
             // SAFETY: alive, the caller's promise.
             let this = unsafe { node.as_ref() };
             debug_assert_eq!(this.place(), Place::Idle, "a node sits on one fence at a time");
-            // SAFETY: idle, so in no list, and the list's lock is held.
-            match this.kind {
-                Kind::Thread => unsafe { waiters.list.push_front(node.cast()) },
-                Kind::Dependency | Kind::Resource | Kind::Lane => unsafe { waiters.list.push_back(node.cast()) },
+            if this.kind == Kind::Thread {
+                // SAFETY: idle, so in no list, and the list's lock is held.
+                unsafe { waiters.list.push_front(node.cast()) };
+            } else {
+                // SAFETY: as above.
+                unsafe { waiters.list.push_back(node.cast()) };
             }
             this.set_place(place);
             // ORDERING: AcqRel: either this sees the signaller's `SIGNALED`, or the signaller sees `WAITERS` and the list.
@@ -497,7 +504,7 @@ impl Fence {
             return;
         }
         // SAFETY: under the fence's lock the task is the signaller's to read.
-        let run = match unsafe { item.as_ref().task() } {
+        let run = match unsafe { LaneNode::task(item) } {
             Task::Run(run) => Some(*run),
             Task::Wake(_) => None,
         };

@@ -90,7 +90,10 @@ impl UserFence {
 
 impl UserSource {
     /// Signals with `result`; false if it had signaled. Any context; never blocks.
-    #[expect(clippy::must_use_candidate, reason = "the first signal counts; most callers do not care whether they were it")]
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "the first signal counts; most callers do not care whether they were it"
+    )]
     pub fn signal(&self, result: Result<(), FenceError>) -> bool {
         let _section = check::signalling();
         let first = decide_alone(&self.fence);

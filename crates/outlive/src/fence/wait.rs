@@ -48,8 +48,12 @@ impl fmt::Display for WaitError {
                 "this thread drives the fence's executor and would wait for itself; call `Executor::wait`, or use an \
                  executor with threads",
             ),
-            Self::Stuck => f.write_str("nothing is pending that could signal the fence; submit or complete something first"),
-            Self::InSignallingSection => f.write_str("a signalling path may not wait; make it a dependency or a callback"),
+            Self::Stuck => {
+                f.write_str("nothing is pending that could signal the fence; submit or complete something first")
+            }
+            Self::InSignallingSection => {
+                f.write_str("a signalling path may not wait; make it a dependency or a callback")
+            }
             Self::InCallback => f.write_str("a callback may not wait; register another callback"),
             Self::OutOfMemory(error) => error.fmt(f),
         }

@@ -21,7 +21,10 @@
 //! Its `RBTree` links nodes by raw pointers: unsafe text in an adapter for every kind of entry, and entries that stay
 //! where they are while they are linked. Here there is no unsafe, memory is asked for at one known place (before a
 //! signalling section, never in it) and entries are plain values; timers, run queues and address spaces share one type.
-#![cfg_attr(any(not(test), loom, shuttle), expect(dead_code, reason = "a map is offered whole; timers use a part of it"))]
+#![cfg_attr(
+    any(not(test), loom, shuttle),
+    expect(dead_code, reason = "a map is offered whole; timers use a part of it")
+)]
 
 use super::{AllocError, HeapVec, try_reserve};
 use core::cmp::Ordering;

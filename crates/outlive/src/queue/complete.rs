@@ -74,7 +74,7 @@ impl Completion {
         disposal.decide(result);
         if disposal.free() {
             // SAFETY: who wins `free` settles the job; until then it is not retired, so its queue is reachable.
-            let queue = unsafe { job.as_ref().queue() }.clone();
+            let queue = unsafe { JobCore::queue(job) }.clone();
             dispatch::settle(&queue, job, times.end, times.active);
         }
         // SAFETY: this completion's count.
@@ -84,7 +84,7 @@ impl Completion {
     /// As a word for a ring or a firmware message.
     #[must_use = "turn it back with `from_cookie`, once"]
     pub fn into_cookie(self) -> u64 {
-        let cookie = self.job.expose_provenance().get() as u64;
+        let cookie = self.job.as_ptr().expose_provenance() as u64;
         core::mem::forget(self);
         cookie
     }
@@ -108,7 +108,7 @@ impl Drop for Completion {
         let disposal = &unsafe { self.job.as_ref() }.disposal;
         if disposal.decide_owing(Err(FenceError::Canceled)) {
             // SAFETY: the news is owed, so the job is not retired and its queue is reachable.
-            let queue = unsafe { self.job.as_ref().queue() }.clone();
+            let queue = unsafe { JobCore::queue(self.job) }.clone();
             let state = queue.state.lock();
             disposal.pay();
             drop(queue.pass(state));

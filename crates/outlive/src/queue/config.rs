@@ -320,9 +320,14 @@ impl fmt::Display for Refusal {
             Self::OutOfMemory(error) => error.fmt(f),
             Self::NoCredits => f.write_str("a job needs at least 1 credit"),
             Self::TooManyCredits { asked, queue } => {
-                write!(f, "the job asks for {asked} credits, the queue has {queue}: split the job or make a larger queue")
+                write!(
+                    f,
+                    "the job asks for {asked} credits, the queue has {queue}: split the job or make a larger queue"
+                )
             }
-            Self::TooManyDependencies { most } => write!(f, "more than {most} dependencies: merge them into fewer fences"),
+            Self::TooManyDependencies { most } => {
+                write!(f, "more than {most} dependencies: merge them into fewer fences")
+            }
             Self::Closed => f.write_str("the queue is closed: make another"),
             Self::DeviceLost => f.write_str("the device is gone: open it again"),
             Self::OverLimit { charged, limit } => {

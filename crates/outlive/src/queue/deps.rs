@@ -120,6 +120,17 @@ pub(crate) unsafe fn nodes<'a>(job: NonNull<JobCore>) -> impl Iterator<Item = No
     inline.chain(more.into_iter().flatten().map(|more| NonNull::from(more).cast::<DepNode>()))
 }
 
+/// The fence of a node.
+///
+/// # Safety
+/// The node is alive; its fence is written before the commit, read after, and taken by reaping.
+unsafe fn fence_in<'a>(at: NonNull<DepNode>) -> Option<&'a Fence> {
+    // SAFETY: alive by the caller's promise.
+    let cell = unsafe { at.as_ref() }.fence.get();
+    // SAFETY: as said.
+    unsafe { (*cell).as_ref() }
+}
+
 /// Arms every filled node. The job still has its extra count, so it cannot become ready in here.
 ///
 /// # Safety
@@ -142,13 +153,13 @@ unsafe fn arm(job: NonNull<JobCore>, first: usize, queue: Option<&QueueShared>) 
     // SAFETY: the caller's job.
     for at in unsafe { nodes(job) }.skip(first) {
         // SAFETY: not changed until reaping.
-        let Some(fence) = (unsafe { (*at.as_ref().fence.get()).as_ref() }) else { continue };
+        let Some(fence) = (unsafe { fence_in(at) }) else { continue };
         if sabotage::is(Sabotage::SkipDependency) {
             continue;
         }
         if queue.is_some_and(|queue| fence.status() == Status::Pending && queue.waits_natively(fence)) {
             // SAFETY: the job is the caller's.
-            unsafe { job.as_ref().cells() }.flags.native = true;
+            unsafe { JobCore::cells(job) }.flags.native = true;
             continue;
         }
         // SAFETY: as above.
@@ -207,7 +218,7 @@ pub(crate) fn count_down(job: NonNull<JobCore>, notify: bool) {
         return;
     }
     // SAFETY: this dependency's count in `waiting` holds reaping back until the subtraction.
-    let queue = unsafe { core.queue() }.clone();
+    let queue = unsafe { JobCore::queue(job) }.clone();
     // ORDERING: AcqRel: the last one sees what all others did, the verdict of a failed one included.
     if core.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
         queue.job_ready(job);
@@ -246,10 +257,14 @@ pub(crate) unsafe fn clear(job: NonNull<JobCore>) {
     // SAFETY: alive by the count that reaping holds.
     for at in unsafe { nodes(job) } {
         // SAFETY: nobody else reads it any more.
-        drop(unsafe { (*at.as_ref().fence.get()).take() });
+        let cell = unsafe { at.as_ref() }.fence.get();
+        // SAFETY: as above.
+        drop(unsafe { (*cell).take() });
     }
     // SAFETY: as above.
-    drop(unsafe { (*job.as_ref().own.get()).take() });
+    let cell = unsafe { job.as_ref() }.own.get();
+    // SAFETY: as above.
+    drop(unsafe { (*cell).take() });
 }
 
 /// Calls `visit` for every fence the job depends on.
@@ -258,13 +273,13 @@ pub(crate) unsafe fn clear(job: NonNull<JobCore>) {
 /// The job has been committed and not reaped.
 pub(crate) unsafe fn visit(job: NonNull<JobCore>, mut visit: impl FnMut(&Fence)) {
     // SAFETY: not changed between commit and reaping.
-    if let Some(own) = unsafe { (*job.as_ref().own.get()).as_ref() } {
+    if let Some(own) = unsafe { JobCore::own(job) } {
         visit(own);
     }
     // SAFETY: alive: it has not been reaped.
     for at in unsafe { nodes(job) } {
         // SAFETY: as above.
-        if let Some(fence) = unsafe { (*at.as_ref().fence.get()).as_ref() } {
+        if let Some(fence) = unsafe { fence_in(at) } {
             visit(fence);
         }
     }
@@ -278,7 +293,7 @@ pub(crate) unsafe fn despite(job: NonNull<JobCore>) -> Option<Cause> {
     // SAFETY: alive: it is in the queue's order.
     unsafe { nodes(job) }.find_map(|at| {
         // SAFETY: as in `disarm`.
-        match unsafe { (*at.as_ref().fence.get()).as_ref() }?.status() {
+        match unsafe { fence_in(at) }?.status() {
             Status::Signaled(Err(error)) => Some(error.cause()),
             _ => None,
         }
@@ -291,9 +306,9 @@ pub(crate) unsafe fn despite(job: NonNull<JobCore>) -> Option<Cause> {
 /// The job is in its queue's order, and was handed over with these nodes native.
 pub(crate) unsafe fn native_error(job: NonNull<JobCore>) -> Option<crate::FenceError> {
     // SAFETY: not changed between commit and reaping.
-    if let Some(Status::Signaled(Err(error))) = unsafe { (*job.as_ref().own.get()).as_ref() }.map(Fence::status) {
+    if let Some(Status::Signaled(Err(error))) = unsafe { JobCore::own(job) }.map(Fence::status) {
         // SAFETY: in the order; the flag does not change after the reservation.
-        if unsafe { job.as_ref().cells() }.flags.own_fails {
+        if unsafe { JobCore::cells(job) }.flags.own_fails {
             return Some(error);
         }
     }

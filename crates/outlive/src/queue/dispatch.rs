@@ -136,7 +136,9 @@ impl QueueShared {
             return Next::Blocked(Blocked::Credits);
         }
         match &self.gate {
-            Some(gate) if !gate.0.may_start(&self.ask(state, job, who == Who::Submitter)) => Next::Blocked(Blocked::Gate),
+            Some(gate) if !gate.0.may_start(&self.ask(state, job, who == Who::Submitter)) => {
+                Next::Blocked(Blocked::Gate)
+            }
             _ => Next::Start(job),
         }
     }
@@ -295,7 +297,12 @@ pub(crate) unsafe fn resource_signaled(node: NonNull<Node>) {
 }
 
 /// The hardware is done with `job`, or it is given up: everyone who waits for that learns it. `at`: when.
-pub(crate) fn settle(queue: &QueueShared, job: NonNull<JobCore>, at: Option<Time>, active: Option<core::time::Duration>) {
+pub(crate) fn settle(
+    queue: &QueueShared,
+    job: NonNull<JobCore>,
+    at: Option<Time>,
+    active: Option<core::time::Duration>,
+) {
     let at = at.unwrap_or_else(|| queue.now());
     let mut state = queue.state.lock();
     state.settle(job, at);
@@ -347,4 +354,3 @@ pub(crate) fn end_running(queue: &QueueShared, innocent: FenceError, quarantine:
     drop(state);
     queue.poke();
 }
-

@@ -74,13 +74,11 @@ impl InFlight {
     }
 
     /// The hardware is done with job `seqno`; false if that is not in flight.
-    #[expect(clippy::must_use_candidate, reason = "hardware may report what is long gone; most drivers do not care")]
     pub fn complete(&self, seqno: u64, result: Result<(), FenceError>) -> bool {
         self.complete_timed(seqno, result, Times::default())
     }
 
     /// As [`InFlight::complete`], with what the hardware measured.
-    #[expect(clippy::must_use_candidate, reason = "as above")]
     pub fn complete_timed(&self, seqno: u64, result: Result<(), FenceError>, times: Times) -> bool {
         let _section = check::signalling();
         // Completed outside the lock: signalling takes other locks.
@@ -93,7 +91,6 @@ impl InFlight {
     }
 
     /// The hardware is done, without error, with all jobs up to `seqno`; how many that were. In their order.
-    #[expect(clippy::must_use_candidate, reason = "the number is news, not a duty")]
     pub fn complete_through(&self, seqno: u64) -> usize {
         let _section = check::signalling();
         let mut count = 0;

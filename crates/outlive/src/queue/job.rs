@@ -43,7 +43,7 @@ pub(crate) const INLINE_NODES: usize = 2;
 pub(crate) struct JobCore {
     pub(crate) link: Link,
     queue: UnsafeCell<Option<Object<QueueShared>>>,
-    drop_payload: unsafe fn(NonNull<JobCore>),
+    drop_payload: unsafe fn(NonNull<Self>),
     pub(crate) disposal: Disposal,
     /// Unresolved dependencies, and one more until it is committed.
     pub(crate) waiting: AtomicU32,
@@ -161,8 +161,9 @@ pub(crate) fn allocate<P>(
     unsafe { raw.write(block) };
     // SAFETY: inside the block.
     let core = unsafe { raw.byte_add(CORE_OFFSET) }.cast::<JobCore>();
+    let mut fresh = core;
     // SAFETY: fresh and not shared yet.
-    let more = unsafe { (*core.as_ref().more.get()).as_deref_mut() };
+    let more = unsafe { fresh.as_mut() }.more.get_mut().as_deref_mut();
     for node in more.into_iter().flatten() {
         node.set_job(core);
     }
@@ -228,11 +229,12 @@ impl JobCore {
     }
 
     /// # Safety
-    /// The queue's lock is held, or the caller is the only owner (reserved, or taken out to be reaped).
-    #[expect(clippy::mut_from_ref, reason = "a cell under somebody else's lock")]
-    pub(crate) unsafe fn cells(&self) -> &mut Cells {
-        // SAFETY: the caller's promise.
-        unsafe { &mut *self.cells.get() }
+    /// The block is alive, and the queue's lock is held, or the caller is the only owner (reserved, or taken out of a list).
+    pub(crate) unsafe fn cells<'a>(at: NonNull<Self>) -> &'a mut Cells {
+        // SAFETY: alive by the caller's promise.
+        let cell = unsafe { at.as_ref() }.cells.get();
+        // SAFETY: the caller's right.
+        unsafe { &mut *cell }
     }
 
     /// Its queue, which is alive: the job has not been reaped.
@@ -240,12 +242,25 @@ impl JobCore {
     /// # Safety
     /// The job is not reaped while the result is used: the caller holds a dependency count, the right to settle it, the
     /// queue's lock with the job in a list, or owns it.
-    pub(crate) unsafe fn queue(&self) -> &Object<QueueShared> {
+    pub(crate) unsafe fn queue<'a>(at: NonNull<Self>) -> &'a Object<QueueShared> {
+        // SAFETY: alive by the caller's promise.
+        let cell = unsafe { at.as_ref() }.queue.get();
         // SAFETY: written before the job was shared, and taken only by reaping.
-        match unsafe { &*self.queue.get() } {
+        match unsafe { &*cell } {
             Some(queue) => queue,
             None => unreachable!("a job that was reaped has no queue"),
         }
+    }
+
+    /// The own-queue dependency's cell.
+    ///
+    /// # Safety
+    /// The block is alive; the cell is written before the commit, read after, and taken by reaping.
+    pub(crate) unsafe fn own<'a>(at: NonNull<Self>) -> Option<&'a Fence> {
+        // SAFETY: alive by the caller's promise.
+        let cell = unsafe { at.as_ref() }.own.get();
+        // SAFETY: as said.
+        unsafe { (*cell).as_ref() }
     }
 
     /// The job's number, as traces and drivers name it.
@@ -324,7 +339,6 @@ impl fmt::Debug for JobCore {
         write!(f, "JobCore({:?}, {} unresolved)", self.disposal, self.waiting.load(Ordering::Relaxed))
     }
 }
-
 
 #[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(!cfg!(target_os = "linux") || JOB_BYTES <= 320, "a job is at most 320 bytes without its payload");

@@ -42,9 +42,7 @@ mod submit;
 mod loom_tests;
 
 pub use complete::{Completion, Times};
-pub use config::{
-    Dependency, Job, LIMIT_MAX, OnError, OpenError, QueueConfig, Refusal, ReserveError,
-};
+pub use config::{Dependency, Job, LIMIT_MAX, OnError, OpenError, QueueConfig, Refusal, ReserveError};
 pub use inflight::{Full, InFlight};
 pub use submit::{JobFences, Pending, Reserved};
 
@@ -111,7 +109,11 @@ impl<D: Driver> JobQueue<D> {
     ///
     /// # Errors
     /// As for [`JobQueue::reserve`].
-    pub fn reserve_after<I>(&self, job: impl Into<Job<D::Job>>, dependencies: I) -> Result<Reserved<D>, ReserveError<D::Job>>
+    pub fn reserve_after<I>(
+        &self,
+        job: impl Into<Job<D::Job>>,
+        dependencies: I,
+    ) -> Result<Reserved<D>, ReserveError<D::Job>>
     where
         I: IntoIterator,
         I::Item: Into<Dependency>,
@@ -121,14 +123,12 @@ impl<D: Driver> JobQueue<D> {
 
     /// Accepts nothing more. Its fences then fail with [`Canceled`](crate::FenceError::Canceled), oldest first; jobs on the
     /// hardware get their drain time. Latches at once; never blocks, never fails; any context.
-    #[expect(clippy::must_use_candidate, reason = "closing is the point; the handle is for those who want to know the end")]
     pub fn close(&self) -> Drained {
         self.inner.shared.close();
         self.drained()
     }
 
     /// A handle that says when the queue is closed and everything of it is gone, without closing it.
-    #[must_use]
     pub fn drained(&self) -> Drained {
         Drained { fence: self.drained.clone() }
     }

@@ -124,14 +124,13 @@ impl QueueState {
 
     /// A job's cells: the lock on `self` is the lock on them.
     #[expect(clippy::mut_from_ref, clippy::unused_self, reason = "the borrow of the state is the evidence of the lock")]
-    pub(crate) fn cells<'a>(&'a self, job: NonNull<JobCore>) -> &'a mut Cells {
-        // SAFETY: the job is in a list of this queue, hence alive, and its lock is held.
-        let core: &'a JobCore = unsafe { job.as_ref() };
-        // SAFETY: as above; callers do not keep two borrows of one job's cells.
-        unsafe { core.cells() }
+    pub(crate) fn cells(&self, job: NonNull<JobCore>) -> &mut Cells {
+        // SAFETY: the job is in a list of this queue, hence alive, and its lock is held. Callers do not keep two borrows of
+        // one job's cells.
+        unsafe { JobCore::cells(job) }
     }
 
-    fn core<'a>(&'a self, job: NonNull<JobCore>) -> &'a JobCore {
+    fn core(&self, job: NonNull<JobCore>) -> &JobCore {
         let _ = &self.order;
         // SAFETY: the job is in a list of this queue, hence alive.
         unsafe { job.as_ref() }
@@ -187,7 +186,7 @@ impl QueueState {
     /// The dependency on an earlier job of the same queue: no node, just a look at its fence.
     fn own_dependency(&self, job: NonNull<JobCore>, pipelined: bool) -> Next {
         // SAFETY: written before the commit, read under the queue's lock, taken by reaping.
-        let Some(own) = (unsafe { (*self.core(job).own.get()).as_ref() }) else { return Next::Start(job) };
+        let Some(own) = (unsafe { JobCore::own(job) }) else { return Next::Start(job) };
         if pipelined {
             self.cells(job).flags.native = true;
             return Next::Start(job);
@@ -287,7 +286,11 @@ impl QueueState {
         let mut at = self.front();
         while let Some(job) = at.filter(|job| Some(*job) != self.next_start) {
             let cells = self.cells(job);
-            if cells.stage == Stage::Running && !cells.flags.settled && cells.due > by && !sabotage::is(Sabotage::NoDrainDeadline) {
+            if cells.stage == Stage::Running
+                && !cells.flags.settled
+                && cells.due > by
+                && !sabotage::is(Sabotage::NoDrainDeadline)
+            {
                 cells.due = by;
             }
             at = self.after(job);
@@ -305,7 +308,11 @@ impl QueueState {
         };
         while let Some(job) = at.filter(|job| Some(*job) != self.next_start) {
             let cells = self.cells(job);
-            if cells.stage == Stage::Running && !cells.flags.settled && cells.step != Step::Resetting && !cells.flags.busy {
+            if cells.stage == Stage::Running
+                && !cells.flags.settled
+                && cells.step != Step::Resetting
+                && !cells.flags.busy
+            {
                 if cells.due <= now {
                     return (Some(job), earliest);
                 }

@@ -122,7 +122,7 @@ impl QueueShared {
     fn refund(&self, job: NonNull<JobCore>) {
         if let Some(principal) = &self.principal {
             // SAFETY: the bytes do not change after the reservation.
-            principal.refund(unsafe { job.as_ref().cells() }.bytes);
+            principal.refund(unsafe { JobCore::cells(job) }.bytes);
         }
     }
 

@@ -172,7 +172,8 @@ impl QueueShared {
                 cells.step = Step::Canceling;
                 cells.due = now.after(self.device.cancel_grace);
                 // SAFETY: as above.
-                (state, ()) = self.call(state, job, || unsafe { (self.ops.cancel)(self, job, info) });
+                let cancel = || unsafe { (self.ops.cancel)(self, job, info) };
+                (state, ()) = self.call(state, job, cancel);
             }
             Overdue::Reset => self.want_reset(&state, job, ResetScope::Queue(self.id())),
         }

@@ -103,7 +103,8 @@ impl Dependencies {
                 // The newer one finishes later; the older one's error only counts if it was to fail the job.
                 Some((kept, kept_fails)) => {
                     let newer = fence.seqno() > kept.seqno();
-                    let (new, old) = if newer { ((fence, fails), (kept, kept_fails)) } else { ((kept, kept_fails), (fence, fails)) };
+                    let (new, old) =
+                        if newer { ((fence, fails), (kept, kept_fails)) } else { ((kept, kept_fails), (fence, fails)) };
                     self.own = Some(new);
                     return if old.1 { self.add_other(old.0, OnError::Fail) } else { Ok(()) };
                 }
@@ -118,7 +119,8 @@ impl Dependencies {
                 continue;
             }
             let (older, newer_is_new) = if fence.seqno() >= kept.seqno() { (&*kept, true) } else { (&fence, false) };
-            if on_error == OnError::Run || older.status() == Status::Signaled(Ok(())) || older.seqno() == fence.seqno() {
+            if on_error == OnError::Run || older.status() == Status::Signaled(Ok(())) || older.seqno() == fence.seqno()
+            {
                 if newer_is_new {
                     *kept = fence;
                 }
@@ -248,7 +250,7 @@ fn fill(mut job: NonNull<JobCore>, merged: Dependencies) {
 impl<D: Driver> Reserved<D> {
     fn queue(&self) -> Object<QueueShared> {
         // SAFETY: this owns the job, which has not been reaped.
-        unsafe { self.job.as_ref().queue() }.clone()
+        unsafe { JobCore::queue(self.job) }.clone()
     }
 
     /// Publishes the job. Cannot fail, whatever happens: on a queue that has closed meanwhile its fences fail, in turn.
@@ -310,7 +312,7 @@ impl<D: Driver> Drop for Reserved<D> {
         let queue = self.queue();
         if let Some(principal) = &queue.principal {
             // SAFETY: this owns the job.
-            principal.refund(unsafe { self.job.as_ref().cells() }.bytes);
+            principal.refund(unsafe { JobCore::cells(self.job) }.bytes);
         }
         check::foreign_drop();
         // SAFETY: this owns the job, made with this payload.
@@ -335,7 +337,8 @@ impl Pending {
     /// Its fences, once it was committed.
     #[must_use]
     pub fn fences(&self) -> Option<JobFences> {
-        (self.finished.header().seqno.load(Ordering::Acquire) != 0).then(|| JobFences { finished: self.finished.clone() })
+        (self.finished.header().seqno.load(Ordering::Acquire) != 0)
+            .then(|| JobFences { finished: self.finished.clone() })
     }
 
     /// Its end as something that need not come: signals when the job finishes, or is cancelled before its commit.
@@ -407,7 +410,7 @@ impl QueueShared {
         unsafe { deps::arm_from(job, first_user_node) };
         let mut state = self.state.lock();
         // SAFETY: the caller's job, in no list.
-        let cells = unsafe { job.as_ref().cells() };
+        let cells = unsafe { JobCore::cells(job) };
         // Its timeout is needed again at the commit; `started` is not until then.
         cells.started = core::mem::replace(&mut cells.due, deadline);
         cells.stage = Stage::Pending;

@@ -29,13 +29,13 @@ mod backend;
 #[cfg(all(not(feature = "std"), not(loom), not(shuttle)))]
 #[path = "hooks.rs"]
 mod backend;
-#[cfg(all(not(feature = "std"), not(loom), not(shuttle)))]
-pub use backend::{Platform, RawLock};
 #[cfg(any(all(feature = "std", not(loom)), shuttle))]
 pub(crate) use backend::spawn;
 pub(crate) use backend::{
     ParkToken, RawGuard, RawMutex, atomic, context_id, now_ns, park, park_token, park_until, unpark,
 };
+#[cfg(all(not(feature = "std"), not(loom), not(shuttle)))]
+pub use backend::{Platform, RawLock};
 
 use core::fmt;
 use core::marker::PhantomData;
