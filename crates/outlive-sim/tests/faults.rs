@@ -238,8 +238,7 @@ fn an_obedient_device_stops_where_the_job_is() {
             host.interrupts.iter().map(|interrupt| (interrupt.hw_seqno.0, interrupt.result.is_ok())).collect();
         // With rotation the other ring's turn comes in the middle of the first's next job.
         let then = if slice_ns == 0 { [first, other] } else { [other, first] };
-        let expected =
-            [(second.0, false), (running.0, false), (then[0].0, true), (then[1].0, true)];
+        let expected = [(second.0, false), (running.0, false), (then[0].0, true), (then[1].0, true)];
         assert_eq!(results, expected, "slice {slice_ns}");
         assert_eq!((host.interrupts[0].start, host.interrupts[0].active_ns), (None, 0));
         assert_eq!(host.interrupts[1].active_ns, 520_000);

@@ -1,8 +1,13 @@
 //! The gears as a device draws them: looked at by numbers here, and by a person in the files that the test leaves in the
 //! target folder.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+extern crate alloc;
+
 mod common;
 
+use alloc::collections::BTreeSet;
 use common::{Host, MS, small};
 use outlive_sim::gpu::{Command, PAGE_BYTES};
 use std::path::Path;
@@ -52,7 +57,7 @@ fn a_frame_shows_three_gears_and_the_next_shows_them_turned() {
     assert!(red > all / 8 && green > all / 32 && blue > all / 32, "{red} {green} {blue}");
     assert!(red > 2 * green && red > 2 * blue, "{red} {green} {blue}");
     assert!(pixels.clone().all(|pixel| pixel[3] == 255));
-    let levels: std::collections::BTreeSet<u8> = pixels.map(|pixel| pixel[0]).collect();
+    let levels: BTreeSet<u8> = pixels.map(|pixel| pixel[0]).collect();
     assert!(levels.len() > 150, "shaded and smooth, not flat: {} levels of red", levels.len());
     let differing = first.chunks_exact(4).zip(later.chunks_exact(4)).filter(|(a, b)| a != b);
     let share = differing.count() * 100 / all;

@@ -1,5 +1,7 @@
 //! The device as a whole: bytes really executed, two devices on one buffer, and the same run for the same seed.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use common::{Host, MS, small};

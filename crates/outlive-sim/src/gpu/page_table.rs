@@ -103,9 +103,9 @@ pub fn walk(memory: &Memory, root: PageId, va: Va, access: Access) -> Result<Wal
     }
     let mut tables = [root; LEVELS];
     let mut entry = load(memory, root, va, 0).ok_or(fault(FaultReason::BadEntry))?;
-    for level in 1..LEVELS {
+    for (level, passed) in tables.iter_mut().enumerate().skip(1) {
         let table = target(entry, root.domain).map_err(fault)?;
-        tables[level] = table;
+        *passed = table;
         entry = load(memory, table, va, level).ok_or(fault(FaultReason::BadEntry))?;
     }
     let page = target(entry, root.domain).map_err(fault)?;

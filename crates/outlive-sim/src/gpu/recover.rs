@@ -136,8 +136,8 @@ impl Gpu {
             ring.device.cancel_unstarted(n);
             let _ = ring.device.publish_read(memory, firmware);
         }
-        let of_queue = self.arrivals.iter().enumerate().filter(|(_, other)| **other == queue);
-        if let Some((at, _)) = of_queue.skip(before).next() {
+        let mut of_queue = self.arrivals.iter().enumerate().filter(|(_, other)| **other == queue);
+        if let Some((at, _)) = of_queue.nth(before) {
             self.arrivals.remove(at);
         }
         memory.tap_mut().observe(Observation::Stopped { job, cause: StopCause::Canceled });

@@ -18,7 +18,7 @@ use alloc::format;
 use super::{Audit, Violations};
 use crate::gpu::faults::FaultKind;
 use crate::gpu::observe::{Observation, OrderedBy, Stamped};
-use crate::gpu::types::{Access, JobId, PageId, Time};
+use crate::gpu::types::{Access, JobId, PageId, Time, Va};
 
 /// Jobs looked at when asking whether one is ordered behind another; a longer chain counts as no order.
 const ORDER_SEARCH_MAX: usize = 4096;
@@ -84,12 +84,7 @@ impl AccessChecker {
             Observation::Live { job, page, access } => {
                 self.live(job, page, access, at, violations);
             }
-            Observation::PageFault { job, va, .. } => {
-                if !self.jobs.get(&job).is_some_and(|job| job.may_fault) {
-                    self.unexpected_page_faults += 1;
-                    violations.add(|| format!("{at}: {job} faulted at {va}"));
-                }
-            }
+            Observation::PageFault { job, va, .. } => self.faulted(job, va, at, violations),
             Observation::Stopped { job, .. } => self.stopped(job),
             Observation::PayloadCreated { payload, job, .. } => {
                 self.payloads.insert(payload, job);
@@ -117,9 +112,15 @@ impl AccessChecker {
     }
 
     fn stopped(&mut self, job: JobId) {
-        let Some(gone) = self.jobs.remove(&job) else { return };
-        for page in gone.pages {
+        let Some(mut gone) = self.jobs.remove(&job) else { return };
+        for page in gone.pages.drain(..) {
             self.page(page).uses.retain(|used| used.job != job);
+        }
+        // It may still stand between two others, if one that goes before it has not stopped.
+        gone.open = false;
+        gone.behind.retain(|(earlier, _)| self.jobs.contains_key(earlier));
+        if !gone.behind.is_empty() {
+            self.jobs.insert(job, gone);
         }
     }
 
@@ -131,6 +132,13 @@ impl AccessChecker {
             self.released_while_hardware_busy += 1;
             let job = used.job;
             violations.add(|| format!("{at}: {page} was freed while {job} used it"));
+        }
+    }
+
+    fn faulted(&mut self, job: JobId, va: Va, at: Time, violations: &mut Violations) {
+        if !self.jobs.get(&job).is_some_and(|job| job.may_fault) {
+            self.unexpected_page_faults += 1;
+            violations.add(|| format!("{at}: {job} faulted at {va}"));
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::gpu::observe::StopCause;
 use crate::gpu::page_table::VA_END;
-use crate::gpu::types::{DomainId, OwnerId, QueueId, Va};
+use crate::gpu::types::{DomainId, OwnerId, QueueId};
 
 const PAGE: PageId = PageId { domain: DomainId(1), index: 3 };
 
@@ -122,6 +122,8 @@ fn semaphores_order_and_promises_must_be_kept() {
     assert_eq!(overlap(&[ordered(1, 3, semaphore)]).conflicting_accesses, 0);
     let through_another = [ordered(1, 2, semaphore), ordered(2, 3, semaphore)];
     assert_eq!(overlap(&through_another).conflicting_accesses, 0);
+    let between_gone = [ordered(1, 2, semaphore), ordered(2, 3, semaphore), submitted(1), submitted(2), stopped(2)];
+    assert_eq!(overlap(&between_gone).conflicting_accesses, 0);
     let promised = overlap(&[ordered(1, 3, OrderedBy::Host)]);
     assert_eq!(promised.conflicting_accesses, 1);
     assert!(promised.violations[0].contains("not kept apart"));
