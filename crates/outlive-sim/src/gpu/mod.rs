@@ -17,6 +17,7 @@
 
 pub mod checkers;
 pub mod command;
+pub mod config;
 pub mod device;
 pub mod faults;
 pub mod gears;
@@ -37,7 +38,8 @@ mod schedule;
 
 pub use checkers::{Audit, Checkers};
 pub use command::{Command, Notify};
-pub use device::{Config, Gpu, GpuError, Interrupt, JobTime, Standing};
+pub use config::{Config, GpuError, Interrupt, JobTime, Standing};
+pub use device::Gpu;
 pub use faults::{DeviceFaults, ExecutionError, FaultKind, HwError};
 pub use memory::{Memory, MemoryError, PAGE_BYTES};
 pub use observe::{FenceName, LeaseKind, Observation, OrderedBy, Stamped, StopCause};

@@ -9,7 +9,8 @@
 //!
 //! Only an interrupt, a report of a reset that worked, or unplugging says that a job no longer touches memory.
 
-use super::device::{Gpu, GpuError, Interrupt};
+use super::config::{GpuError, Interrupt};
+use super::device::Gpu;
 use super::faults::{HwError, take_failure};
 use super::job::{Job, Mode, Place};
 use super::memory::{Memory, index};

@@ -4,7 +4,8 @@
 //! take what they can get. Between two events nothing changes, so time jumps from one to the next.
 
 use super::command::Notify;
-use super::device::{Gpu, Interrupt};
+use super::config::Interrupt;
+use super::device::Gpu;
 use super::execute::Progress;
 use super::faults::{ExecutionError, FaultKind, HwError};
 use super::job::{Job, Mode, Place};

@@ -102,6 +102,11 @@ impl Host {
         self.gpu.create_ring(&mut self.memory, 16).unwrap()
     }
 
+    /// The number of the job that is made next.
+    pub fn next_job(&self) -> u64 {
+        self.next_job
+    }
+
     /// A descriptor for these commands and an end; the fence gets the job's number.
     pub fn job(&mut self, commands: &[Command], hw_time_ns: u64) -> JobDescriptor {
         let n = self.next_job;
