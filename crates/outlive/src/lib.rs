@@ -28,7 +28,7 @@ pub use device::{
     Acquired, Charges, Device, DeviceConfig, Driver, JobCx, JobInfo, Principal, Quarantine, RESET_WATCHDOG_DEFAULT,
     ResetScope, ResetToken, Verdict,
 };
-pub use exec::{Executor, ExecutorBuilder};
+pub use exec::{Executor, ExecutorBuilder, Lane};
 pub use fence::{
     Cause, Fence, FenceContext, FenceError, FenceFuture, Hook, Names, Producer, Refused, Registration, Retired,
     SignalSafe, Signaler, Status, Unpublished, UserFence, UserSource, WATCHDOG_DEFAULT, WaitError,

@@ -7,13 +7,7 @@ use core::cell::Cell;
 use core::panic::Location;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// A lane, as far as a check cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
-    Signalling,
-    Notify,
-    Reaper,
-}
+use crate::exec::Lane;
 
 type Place = &'static Location<'static>;
 

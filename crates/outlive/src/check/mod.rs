@@ -28,7 +28,7 @@ pub use local::{reports, set_reporter, take_report};
 #[path = "none.rs"]
 mod local;
 
-pub(crate) use local::{Lane, after_unlock, before_lock, enter_lane, foreign_drop, may_wait};
+pub(crate) use local::{after_unlock, before_lock, enter_lane, foreign_drop, may_wait};
 
 use core::fmt;
 use core::marker::PhantomData;

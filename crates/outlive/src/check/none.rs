@@ -4,13 +4,7 @@ use super::Violation;
 use crate::sync::LockClass;
 use core::panic::Location;
 
-/// A lane, as far as a check cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
-    Signalling,
-    Notify,
-    Reaper,
-}
+use crate::exec::Lane;
 
 pub(crate) struct InLane;
 

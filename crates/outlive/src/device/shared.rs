@@ -8,7 +8,8 @@
 use super::DeviceConfig;
 use super::driver::{Driver, ResetScope};
 use super::recovery::{Action, Recovery, ResetToken};
-use crate::check::{self, Lane};
+use crate::check;
+use crate::exec::Lane;
 use crate::exec::hub::Urgency;
 use crate::exec::node::{LaneNode, Task};
 use crate::exec::object::{Counted, Object, ObjectHeader};

@@ -13,7 +13,8 @@
 use super::clock::Clock;
 use super::node::{LaneNode, Node, Place, Task};
 use super::timer::Timers;
-use crate::check::{self, Lane};
+use crate::check;
+use crate::exec::Lane;
 use crate::mem::list::{Link, List};
 use crate::mem::shared::Ref;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -40,6 +41,7 @@ pub(crate) enum Urgency {
 }
 
 #[derive(Debug)]
+#[cfg_attr(not(any(feature = "std", shuttle)), expect(dead_code, reason = "only threads sleep on a lane"))]
 enum Sleeper {
     Awake,
     /// Asleep until woken or a timer.
@@ -62,6 +64,8 @@ pub(crate) struct Hub {
     pub(crate) clock: Clock,
     pub(crate) timers: Timers,
     pub(crate) recorder: Option<Recorder>,
+    /// Tells an embedder's workers.
+    on_work: Option<fn(Lane)>,
     lanes: [Lock<class::LaneQueue, LaneState>; 3],
     /// Executor handles.
     pub(crate) handles: AtomicUsize,
@@ -73,13 +77,14 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(ident: Ref<Ident>, clock: Clock, recorder: Option<Recorder>) -> Self {
+    pub(crate) fn new(ident: Ref<Ident>, clock: Clock, recorder: Option<Recorder>, on_work: Option<fn(Lane)>) -> Self {
         let lane = || Lock::new(LaneState { list: List::new(), sleeper: Sleeper::Awake, kicked: false });
         Self {
             ident,
             clock,
             timers: Timers::new(),
             recorder,
+            on_work,
             lanes: [lane(), lane(), lane()],
             handles: AtomicUsize::new(1),
             objects: AtomicUsize::new(0),
@@ -112,7 +117,7 @@ impl Hub {
         node.set_place(Place::Lane);
         // SAFETY: idle, so in no list; this lane's lock is held.
         unsafe { state.list.push_back(NonNull::from(&node.link)) };
-        self.wake_locked(state, urgency);
+        self.wake_locked(lane, state, urgency);
     }
 
     /// Moves a node from a fence's list, already out of it, to the notify lane. Wakes the lane.
@@ -128,7 +133,7 @@ impl Hub {
         lane_node.node.set_place(Place::Lane);
         // SAFETY: out of the fence's list, and this lane's lock is held.
         unsafe { state.list.push_back(NonNull::from(&lane_node.node.link)) };
-        this.wake_locked(state, Urgency::Now);
+        this.wake_locked(Lane::Notify, state, Urgency::Now);
     }
 
     /// Takes `item` out of `lane` if it is still there.
@@ -146,10 +151,14 @@ impl Hub {
     /// Makes `lane` look at its list and timers again.
     pub(crate) fn kick(&self, lane: Lane) {
         let state = self.lane(lane).lock();
-        self.wake_locked(state, Urgency::Now);
+        self.wake_locked(lane, state, Urgency::Now);
     }
 
-    fn wake_locked(&self, mut state: sync::Guard<'_, class::LaneQueue, LaneState>, urgency: Urgency) {
+    fn wake_locked(&self, lane: Lane, mut state: sync::Guard<'_, class::LaneQueue, LaneState>, urgency: Urgency) {
+        if let Some(on_work) = self.on_work {
+            on_work(lane);
+            return;
+        }
         if matches!((urgency, &state.sleeper), (Urgency::Lazy, Sleeper::Linger(_) | Sleeper::Awake)) {
             return;
         }
@@ -205,6 +214,7 @@ impl Hub {
         self.lane(lane).lock().list.is_empty()
     }
 
+    #[cfg(any(all(feature = "std", not(loom)), shuttle))]
     /// Puts the calling thread to sleep until `lane` has work, a timer is due, or `until`. `linger`: it looks again at
     /// `until` anyway, so lazy work need not wake it.
     pub(crate) fn sleep(&self, lane: Lane, until: Time, linger: bool) {

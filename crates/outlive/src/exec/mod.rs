@@ -24,7 +24,6 @@ pub(crate) mod object;
 mod threads;
 pub(crate) mod timer;
 
-use crate::check::Lane;
 use crate::mem::AllocError;
 use crate::mem::shared::Ref;
 use crate::sync;
@@ -34,6 +33,17 @@ use crate::trace::{Record, Recorder};
 use clock::Clock;
 use core::fmt;
 use hub::{Hub, Ident};
+
+/// One of an executor's three lanes; see the module's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Dispatch, follow-ups of completions, timeouts, recovery, timers: [`Executor::step`].
+    Signalling,
+    /// Closures and wakers: [`Executor::notify`].
+    Notify,
+    /// Drops: [`Executor::reap`].
+    Reaper,
+}
 
 /// A handle on an executor. Cheap to clone; dropping the last one lets what is still running end by itself.
 pub struct Executor {
@@ -48,6 +58,18 @@ pub struct ExecutorBuilder {
 }
 
 impl ExecutorBuilder {
+    /// An executor over the embedder's own workers (a kernel's work queues): `wake` is called whenever a lane has new work or
+    /// an earlier timer, in any context, under the library's locks, and must do no more than queue a worker that calls
+    /// [`Executor::step`], [`Executor::notify`] or [`Executor::reap`]. The signalling worker must also run when
+    /// [`Executor::next_timer`] is due. Give the three lanes different workers, or waiting on the reaper can block the others.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn work_queue(self, wake: fn(Lane)) -> Result<Executor, AllocError> {
+        let clock = self.clock.unwrap_or_else(Clock::fixed);
+        Executor::make(0, clock, self.recorder, Some(wake))
+    }
+
     /// Time from the embedder's monotonic clock, in nanoseconds. It is read in the signalling path.
     #[must_use]
     pub fn clock(mut self, now_ns: fn() -> u64) -> Self {
@@ -70,7 +92,7 @@ impl ExecutorBuilder {
     /// [`AllocError`].
     pub fn manual(self) -> Result<Executor, AllocError> {
         let clock = self.clock.unwrap_or_else(Clock::fixed);
-        Executor::make(sync::context_id(), clock, self.recorder)
+        Executor::make(sync::context_id(), clock, self.recorder, None)
     }
 
     /// An executor with a thread for each lane, on the system's clock unless another was given.
@@ -81,7 +103,7 @@ impl ExecutorBuilder {
     pub fn threads(self) -> Result<Executor, AllocError> {
         #[cfg(feature = "std")]
         let clock = self.clock.unwrap_or_else(Clock::system);
-        let executor = Executor::make(0, clock, self.recorder)?;
+        let executor = Executor::make(0, clock, self.recorder, None)?;
         if threads::start(&executor.hub) { Ok(executor) } else { Err(AllocError { bytes: 0 }) }
     }
 }
@@ -113,9 +135,14 @@ impl Executor {
         GLOBAL.get_or_init(|| Self::builder().threads().expect("no threads for the process's executor")).clone()
     }
 
-    fn make(driver: usize, clock: Clock, recorder: Option<Recorder>) -> Result<Self, AllocError> {
+    fn make(
+        driver: usize,
+        clock: Clock,
+        recorder: Option<Recorder>,
+        wake: Option<fn(Lane)>,
+    ) -> Result<Self, AllocError> {
         let ident = Ref::try_new(Ident { id: next_id(), driver: AtomicUsize::new(driver) })?;
-        Ok(Self { hub: Ref::try_new(Hub::new(ident, clock, recorder))? })
+        Ok(Self { hub: Ref::try_new(Hub::new(ident, clock, recorder, wake))? })
     }
 
     pub(crate) fn hub(&self) -> &Ref<Hub> {
@@ -236,8 +263,8 @@ fn serve_orphans(lane: Lane) -> bool {
 mod orphans {
     //! Executors without a driver, served by whoever steps another one.
 
+    use super::Lane;
     use super::hub::Hub;
-    use crate::check::Lane;
     use crate::mem::list::{Link, List};
     use crate::mem::shared::Ref;
     use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -292,8 +319,8 @@ mod orphans {
 mod orphans {
     //! A model checker's program ends with its executors driven, so there are no orphans there.
 
+    use super::Lane;
     use super::hub::Hub;
-    use crate::check::Lane;
     use crate::mem::shared::Ref;
 
     pub(super) fn put(_hub: Ref<Hub>) {}

@@ -9,9 +9,9 @@
 //! threads end after the last one.
 #![expect(unsafe_code, reason = "reference count; docs/unsafe.md, `exec::object`")]
 
+use super::Lane;
 use super::hub::{Hub, Urgency};
 use super::node::{LaneNode, Task};
-use crate::check::Lane;
 use crate::fence::UserSource;
 use crate::mem::shared::Ref;
 use crate::mem::{AllocError, free, try_alloc};

@@ -1,8 +1,8 @@
 //! A thread for each lane. They end by themselves when their executor has neither handles nor objects; a panic of foreign
 //! code on a lane ends that thread and starts another in its place.
 
+use super::Lane;
 use super::hub::Hub;
-use crate::check::Lane;
 use crate::mem::shared::Ref;
 use crate::sync;
 use crate::time::Time;

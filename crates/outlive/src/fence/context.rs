@@ -17,7 +17,8 @@
 use super::error::FenceError;
 use super::hook::Hook;
 use super::state::{ContextInfo, Fence, Header, PackedLayout, Slot, State};
-use crate::check::{self, Lane};
+use crate::check;
+use crate::exec::Lane;
 use crate::exec::hub::Urgency;
 use crate::exec::node::{LaneNode, Task};
 use crate::exec::object::{Counted, Object, ObjectHeader};

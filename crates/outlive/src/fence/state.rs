@@ -402,7 +402,7 @@ impl Fence {
         if item.node.place() != Place::Lane {
             return false;
         }
-        item.hub().is_some_and(|hub| hub.cancel(crate::check::Lane::Notify, item))
+        item.hub().is_some_and(|hub| hub.cancel(crate::exec::Lane::Notify, item))
     }
 
     /// Gives the fence its producer hook, before it is published.

@@ -78,7 +78,7 @@ macro_rules! platform {
     };
 }
 
-// SAFETY: `platform!` defines these with exactly these types; a program without it does not link.
+// `platform!` defines these with exactly these types; a program without it does not link.
 unsafe extern "Rust" {
     safe fn __outlive_lock(raw: &RawLock, class: &'static str) -> usize;
     safe fn __outlive_unlock(raw: &RawLock, flags: usize);
