@@ -1,0 +1,42 @@
+//! Builds `tests/bare` (no `std`, no `main`, an allocator and hooks of its own) and runs it. A library that only builds
+//! without `std` proves nothing.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[test]
+fn runs_without_std() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/bare/Cargo.toml");
+    // A target directory of its own: the flags differ, and the outer cargo may hold its lock.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bare");
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--manifest-path"])
+        .arg(&manifest)
+        .env("CARGO_TARGET_DIR", &target)
+        .env_remove("CARGO_BUILD_TARGET")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTFLAGS")
+        .status()
+        .expect("cargo starts");
+    assert!(status.success(), "tests/bare does not build: {status}");
+
+    let mut child = Command::new(target.join("debug/outlive-bare")).stdout(Stdio::piped()).spawn().expect("it starts");
+    let end = Instant::now() + Duration::from_secs(60);
+    let mut hung = false;
+    // Its output fits into the pipe.
+    while child.try_wait().expect("it can be waited for").is_none() {
+        if !hung && Instant::now() > end {
+            hung = true;
+            child.kill().expect("it can be killed");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().expect("it has ended");
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}");
+    assert!(!hung, "it did not end within a minute");
+    assert!(output.status.success(), "{}", output.status);
+    assert!(text.contains("all checks held"), "it ended before its last check");
+}
