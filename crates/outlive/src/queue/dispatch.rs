@@ -24,6 +24,7 @@ use crate::time::Time;
 use crate::trace::{Blocked, Event};
 use core::mem::offset_of;
 use core::ptr::NonNull;
+use core::time::Duration;
 
 /// Jobs a submitter starts at most before it leaves the rest to the lane.
 const BYPASS_MAX: u32 = 16;
@@ -305,13 +306,8 @@ pub(crate) fn settle(
 ) {
     let at = at.unwrap_or_else(|| queue.now());
     let mut state = queue.state.lock();
-    state.settle(job, at);
-    let cells = state.cells(job);
-    if let Some(gate) = &queue.gate {
-        let active = active.unwrap_or_else(|| at.since(cells.started));
-        gate.0.ended(&Ended { job: JobCore::id(job), credits: cells.credits, started: cells.started, active });
-    }
-    if cells.flags.busy {
+    queue.settle_locked(&mut state, job, at, active);
+    if state.cells(job).flags.busy {
         // Whoever has it goes on with it.
         return;
     }
@@ -321,6 +317,26 @@ pub(crate) fn settle(
 }
 
 impl QueueShared {
+    fn settle_locked(&self, state: &mut StateGuard<'_>, job: NonNull<JobCore>, at: Time, active: Option<Duration>) {
+        state.settle(job, at);
+        if let Some(gate) = &self.gate {
+            let cells = state.cells(job);
+            let active = active.unwrap_or_else(|| at.since(cells.started));
+            gate.0.ended(&Ended { job: JobCore::id(job), credits: cells.credits, started: cells.started, active });
+        }
+    }
+
+    /// On the lane: gives back what jobs hold that the device ended.
+    pub(crate) fn release_settled<'a>(&'a self, mut state: StateGuard<'a>) -> StateGuard<'a> {
+        if !core::mem::take(&mut state.release) {
+            return state;
+        }
+        while let Some(job) = state.find_unreleased() {
+            state = self.release(state, job);
+        }
+        state
+    }
+
     /// Credits, or a predecessor's end, may have made the head startable: leaves that to whoever dispatches.
     pub(crate) fn poke_if_startable(&self, state: &mut StateGuard<'_>) {
         if state.token {
@@ -348,7 +364,10 @@ pub(crate) fn end_running(queue: &QueueShared, innocent: FenceError, quarantine:
         let ended = if quarantine { core.disposal.quarantine() } else { core.disposal.free() };
         if ended {
             core.disposal.decide(Err(innocent));
-            state.settle(job, now);
+            queue.settle_locked(&mut state, job, now, None);
+            // What it holds is given back on the lane: this may be under the device's lock.
+            state.release |= !quarantine;
+            state.cells(job).flags.acquired &= !quarantine;
         }
     }
     drop(state);

@@ -60,6 +60,8 @@ pub(crate) struct QueueState {
     pub(crate) passing: bool,
     /// The reaper has been told.
     pub(crate) reap_queued: bool,
+    /// Some settled job may still hold what `acquire` took: see `QueueShared::release_settled`.
+    pub(crate) release: bool,
     /// Running jobs are to get their drain deadline.
     pub(crate) drain: bool,
     /// `drained` has been signaled.
@@ -112,6 +114,7 @@ impl QueueState {
             token_wanted: false,
             passing: false,
             reap_queued: false,
+            release: false,
             drain: false,
             drained: false,
             resource: None,
@@ -321,6 +324,19 @@ impl QueueState {
             at = self.after(job);
         }
         (None, earliest)
+    }
+
+    /// The first settled job that still holds what `acquire` took, and that nobody has.
+    pub(crate) fn find_unreleased(&self) -> Option<NonNull<JobCore>> {
+        let mut at = self.front();
+        while let Some(job) = at.filter(|job| Some(*job) != self.next_start) {
+            let flags = self.cells(job).flags;
+            if flags.settled && flags.acquired && !flags.busy {
+                return Some(job);
+            }
+            at = self.after(job);
+        }
+        None
     }
 
     /// Shifts the deadlines of running jobs by the time the clock stood still.

@@ -110,6 +110,7 @@ impl QueueShared {
         if state.next_due <= now {
             state = self.act_on_due(state, now);
         }
+        state = self.release_settled(state);
         state = self.commit_pending(state, now);
         state = self.pass(state);
         state = self.dispatch(state, Who::Lane);
