@@ -356,6 +356,8 @@ pub(crate) fn end_running(queue: &QueueShared, innocent: FenceError, quarantine:
     if state.refuse.is_none() {
         state.held = false;
     }
+    // A lost device's jobs fail with that, however soon the driver could exclude DMA.
+    let innocent = state.refuse_running.unwrap_or(innocent);
     let mut at = state.front();
     while let Some(job) = at.filter(|job| Some(*job) != state.next_start()) {
         at = state.after(job);

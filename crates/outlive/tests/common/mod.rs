@@ -175,7 +175,8 @@ impl Driver for Gpu {
 
     fn reset(&self, scope: ResetScope, token: ResetToken) {
         self.log(Call::Reset(scope));
-        match self.script.lock().unwrap().reset.take() {
+        let scripted = self.script.lock().unwrap().reset.take();
+        match scripted {
             Some(mut reset) => reset(scope, token),
             None => token.quiesced(),
         }
@@ -183,7 +184,8 @@ impl Driver for Gpu {
 
     fn unplug(&self, token: ResetToken) {
         self.log(Call::Unplug);
-        match self.script.lock().unwrap().unplug.take() {
+        let scripted = self.script.lock().unwrap().unplug.take();
+        match scripted {
             Some(mut unplug) => unplug(token),
             None => token.quiesced(),
         }
