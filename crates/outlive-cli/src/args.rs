@@ -1,0 +1,248 @@
+//! The command line: what `outlive` takes, and how it refuses. Used by `lib.rs`.
+//!
+//! What the contract promises for later is known here by name only, so that it can be refused as "not built yet" and stays
+//! out of `--help`. Whoever builds it moves it from there into the commands, or flips its switch in [`built`].
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::Stop;
+use crate::scenario::model::Policy;
+
+/// What is built. A flag whose switch is off is hidden and refused.
+pub mod built {
+    /// Whether a scenario can be run, as opposed to checked and printed.
+    pub const RUNNING: bool = false;
+    /// Whether `--trace` writes traces.
+    pub const TRACING: bool = false;
+}
+
+/// Commands of the contract that are not built.
+const COMMANDS_NOT_BUILT: &[&str] = &["replay", "serve", "client", "top", "torture", "explain", "trace", "vm"];
+
+const EXAMPLES: &str = "\
+Examples:
+  outlive run --print-scenario > mine.toml    start a scenario of your own
+  outlive run mine.toml --check               see whether it can run
+  outlive devices                             see what it can run on
+
+Without a command, `outlive` is `outlive run`.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  outlive run --print-scenario > mine.toml    start a scenario of your own
+  outlive run mine.toml --check               see whether it can run";
+
+const DEVICES_EXAMPLES: &str = "\
+Example:
+  outlive devices";
+
+/// GPU job scheduling, fences and address spaces that are right by construction.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "outlive", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do; `run` where absent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The arguments of `run`, for use without a command.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Run a workload on a device: a table per client, and the audit
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// List what can be used here, and why not where not
+    #[command(after_help = DEVICES_EXAMPLES)]
+    Devices,
+}
+
+/// The arguments of `outlive run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The scenario; without it, a built-in one
+    #[arg(value_name = "SCENARIO.toml")]
+    pub file: Option<PathBuf>,
+
+    /// Only check the scenario
+    #[arg(long, conflicts_with = "print_scenario")]
+    pub check: bool,
+
+    /// Print what would run, with every default filled in
+    #[arg(long)]
+    pub print_scenario: bool,
+
+    /// Take all chance from this number instead of the scenario's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=i64::MAX.unsigned_abs()))]
+    pub seed: Option<u64>,
+
+    /// Choose with this policy instead of the scenario's: fair, fifo or round-robin
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Option<Policy>,
+
+    /// Print no more than what was asked for
+    #[arg(long)]
+    pub quiet: bool,
+
+    /// What to run on instead of the scenario's device: sim
+    #[arg(long, value_name = "DEVICE", hide = !built::RUNNING)]
+    pub device: Option<String>,
+
+    /// real: watch it happen; virtual: the same result every time, as fast as this machine can
+    #[arg(long, value_name = "CLOCK", default_value = "real", hide_default_value = true, hide = !built::RUNNING)]
+    pub clock: Clock,
+
+    /// Print the results as JSON
+    #[arg(long, hide = !built::RUNNING)]
+    pub json: bool,
+
+    /// Draw who had the hardware when
+    #[arg(long, value_name = "FILE.svg", hide = !built::RUNNING)]
+    pub timeline: Option<PathBuf>,
+
+    /// Write every frame that a client draws into this folder
+    #[arg(long, value_name = "DIR", hide = !built::RUNNING)]
+    pub frames: Option<PathBuf>,
+
+    /// Write a trace: .pftrace, .ftrace or .jsonl
+    #[arg(long, value_name = "FILE", hide = !built::TRACING)]
+    pub trace: Option<PathBuf>,
+}
+
+/// What time a run lives in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// The machine's.
+    Real,
+    /// Its own: deterministic, and waits cost nothing.
+    Virtual,
+}
+
+impl Clock {
+    /// As in `--clock` and in the results.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Real => "real",
+            Self::Virtual => "virtual",
+        }
+    }
+}
+
+impl core::str::FromStr for Clock {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "real" => Ok(Self::Real),
+            "virtual" => Ok(Self::Virtual),
+            _ => Err("expected `real` or `virtual`"),
+        }
+    }
+}
+
+/// What the arguments came to.
+#[derive(Debug, Clone)]
+pub enum Parsed {
+    /// Do this.
+    Do(Command),
+    /// `--help` or `--version`: print this and end well.
+    Say(String),
+}
+
+/// Reads the arguments, the command's own name first.
+///
+/// # Errors
+///
+/// Bad usage, on one line.
+pub fn parse(args: Vec<OsString>) -> Result<Parsed, Stop> {
+    let first = args.get(1).and_then(|first| first.to_str()).unwrap_or_default();
+    if COMMANDS_NOT_BUILT.contains(&first) {
+        return Err(Stop::not_built(&format!("`outlive {first}`")));
+    }
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Parsed::Say(error.render().to_string()));
+        }
+        Err(error) => return Err(Stop::bad_input(usage_line(&error.render().to_string()))),
+    };
+    let command = cli.command.unwrap_or(Command::Run(cli.run));
+    if let Command::Run(run) = &command {
+        run.check_built()?;
+        run.check_outputs()?;
+    }
+    Ok(Parsed::Do(command))
+}
+
+impl RunArgs {
+    fn check_built(&self) -> Result<(), Stop> {
+        if let Some(device) = self.device.as_deref() {
+            let kind = device.split(':').next().unwrap_or(device);
+            match (kind, device) {
+                ("vulkan", _) => return Err(Stop::not_built("`--device vulkan`")),
+                (_, "sim") => {}
+                _ => return Err(Stop::bad_input(format_args!("`--device` is {device:?}; expected `sim`"))),
+            }
+        }
+        let running = [
+            ("--device", self.device.is_some()),
+            ("--clock", self.clock == Clock::Virtual),
+            ("--json", self.json),
+            ("--timeline", self.timeline.is_some()),
+            ("--frames", self.frames.is_some()),
+        ];
+        let tracing = [("--trace", self.trace.is_some())];
+        for (flags, is_built) in [(&running[..], built::RUNNING), (&tracing[..], built::TRACING)] {
+            if let Some((flag, _)) = flags.iter().find(|(_, given)| *given && !is_built) {
+                return Err(Stop::not_built(&format!("`{flag}`")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_outputs(&self) -> Result<(), Stop> {
+        let Some(path) = self.timeline.as_deref() else { return Ok(()) };
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("svg") => Ok(()),
+            Some("html") => Err(Stop::not_built("a timeline as `.html`")),
+            _ => Err(Stop::bad_input(format_args!("`--timeline` is {}; expected a file `.svg`", shown(path)))),
+        }
+    }
+}
+
+/// A path in a message.
+pub(crate) fn shown(path: &Path) -> String {
+    format!("`{}`", path.display())
+}
+
+/// The first paragraph of a message from the argument parser, and where to read on.
+fn usage_line(message: &str) -> String {
+    let paragraph: Vec<_> = message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let line = paragraph.join(" ");
+    format!("outlive: {}; see `outlive --help`", line.trim_start_matches("error: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line() {
+        let message = "error: one thing:\n  <X>\n\nUsage: outlive\n";
+        assert_eq!(usage_line(message), "outlive: one thing: <X>; see `outlive --help`");
+    }
+}

@@ -1,0 +1,31 @@
+//! The parts of the `outlive` command, as a library so that its tests and its engine can reach them.
+//!
+//! [`args`] reads the command line, [`scenario`] the workload. [`report`] turns what happened into results and a table,
+//! [`timeline`] into a picture, and [`frames`] keeps what the clients drew. None of them knows what executes a scenario.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+
+pub mod args;
+pub mod devices;
+pub mod error;
+pub mod output;
+pub mod run;
+pub mod scenario;
+
+use args::{Command, Parsed};
+use error::{Exit, Stop};
+
+/// The whole command: `args` with the program's name first.
+pub fn main(args: impl Iterator<Item = OsString>) -> Exit {
+    let done = args::parse(args.collect()).and_then(|parsed| match parsed {
+        Parsed::Say(text) => output::print(&text).map(|()| Exit::Ok),
+        Parsed::Do(Command::Devices) => output::print(&devices::list()).map(|()| Exit::Ok),
+        Parsed::Do(Command::Run(args)) => run::run(&args),
+    });
+    done.unwrap_or_else(|Stop { exit, message }| {
+        eprintln!("{message}");
+        exit
+    })
+}

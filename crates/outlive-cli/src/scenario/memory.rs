@@ -1,0 +1,73 @@
+//! How much device memory clients take, and whether the device has it. Used by the check of a scenario and by whoever
+//! allocates for one.
+//!
+//! A client that finds no memory waits for its own next retirement. One that has nothing outstanding would wait for ever,
+//! so every instance must find room for itself and one job while all the others hold theirs.
+
+use core::fmt;
+
+use super::model::{Client, Scenario, Work};
+
+/// What a client takes for itself, at most.
+pub const CLIENT_BYTES: u64 = 128 * 1024;
+/// What each outstanding job takes.
+pub const JOB_BYTES: u64 = 64 * 1024;
+/// What each outstanding job takes that draws gears: one frame, at most.
+pub const FRAME_BYTES: u64 = 1024 * 1024;
+
+const MIB: u64 = 1024 * 1024;
+
+/// What one outstanding job of `client` takes, at most.
+#[must_use]
+pub const fn job_bytes(client: &Client) -> u64 {
+    match client.work {
+        Work::Gears => FRAME_BYTES,
+        Work::Spin | Work::Fill | Work::Copy => JOB_BYTES,
+    }
+}
+
+/// The device has too little memory for everybody's first job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortage {
+    /// What the device has.
+    pub memory_mib: u64,
+    /// What all instances need at once.
+    pub needed_bytes: u64,
+    /// How many they are.
+    pub instances: usize,
+}
+
+impl Shortage {
+    /// The least `memory_mib` that would do.
+    pub(crate) fn expected(&self) -> String {
+        format!("at least {}", self.needed_bytes.div_ceil(MIB))
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { memory_mib, needed_bytes, instances } = self;
+        let needed_kib = needed_bytes.div_ceil(1024);
+        let who = if *instances == 1 { "1 client needs" } else { "the clients need" };
+        write!(f, "`memory_mib` is {memory_mib}, but {who} {needed_kib} KiB for themselves and one job each")
+    }
+}
+
+impl core::error::Error for Shortage {}
+
+/// Whether every instance finds room for itself and one job.
+///
+/// # Errors
+///
+/// By how much it does not.
+pub fn check(scenario: &Scenario) -> Result<(), Shortage> {
+    let needed_bytes = scenario.clients.iter().fold(0_u64, |sum, client| {
+        let instances = u64::try_from(client.instances.len()).unwrap_or(u64::MAX);
+        sum.saturating_add(instances.saturating_mul(CLIENT_BYTES + job_bytes(client)))
+    });
+    let memory_mib = scenario.device.memory_mib;
+    if needed_bytes <= memory_mib.saturating_mul(MIB) {
+        return Ok(());
+    }
+    Err(Shortage { memory_mib, needed_bytes, instances: scenario.instances.len() })
+}

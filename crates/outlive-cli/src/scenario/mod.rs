@@ -1,0 +1,85 @@
+//! Scenario files: reading, checking, completing and printing them. Used by `outlive run`.
+//!
+//! [`Scenario::parse`] either returns a scenario that can run, with every default filled in and every name resolved, or
+//! the first mistake with its line. [`Scenario::to_toml`] is its inverse: parsing what it prints gives an equal scenario.
+//!
+//! Neighbours: [`model`] is the result; `section` reads typed values with their places; `read`, `client` and `event` read
+//! the parts; `names` resolves names; [`memory`] knows what clients need of the device's memory.
+
+use std::fs;
+use std::path::Path;
+
+use crate::error::{InputError, Stop, one_line};
+
+mod client;
+mod event;
+pub mod memory;
+pub mod model;
+mod names;
+mod print;
+mod read;
+mod section;
+#[cfg(test)]
+mod tests;
+
+pub use model::Scenario;
+
+/// The built-in scenario, `scenarios/first-look.toml`.
+pub const FIRST_LOOK: &str = include_str!("../../../../scenarios/first-look.toml");
+
+/// What the built-in scenario is called in messages.
+pub const FIRST_LOOK_FILE: &str = "scenarios/first-look.toml";
+
+impl Scenario {
+    /// The scenario in `text`, which messages call `file`.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong with it.
+    pub fn parse(file: &str, text: &str) -> Result<Self, InputError> {
+        read::scenario(section::Source { file, text })
+    }
+
+    /// The scenario in the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, also if it cannot be read; always bad input.
+    pub fn load(path: &Path) -> Result<Self, Stop> {
+        let file = one_line(&path.to_string_lossy());
+        let bytes = fs::read(path).map_err(|error| {
+            Stop::bad_input(InputError {
+                file: file.clone(),
+                line: None,
+                what: format!("cannot be read: {error}"),
+                expected: "a scenario file".to_owned(),
+            })
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
+            Stop::bad_input(InputError {
+                file: file.clone(),
+                line: Some(line),
+                what: "a byte that is not UTF-8".to_owned(),
+                expected: "a scenario file".to_owned(),
+            })
+        })?;
+        Ok(Self::parse(&file, &text)?)
+    }
+
+    /// The built-in scenario.
+    ///
+    /// # Errors
+    ///
+    /// Never in a build that passes its tests.
+    pub fn first_look() -> Result<Self, InputError> {
+        Self::parse(FIRST_LOOK_FILE, FIRST_LOOK)
+    }
+
+    /// The scenario as a file in which nothing is left to a default.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        print::scenario(self)
+    }
+}

@@ -1,0 +1,94 @@
+//! Reads a scenario file from the top. Called by [`Scenario::parse`](super::Scenario::parse).
+
+use toml::de::DeTable;
+
+use super::model::{Device, DeviceKind, Mode, Policy, Scenario, Scheduler};
+use super::section::{Section, Source};
+use super::{client, event, memory, names};
+use crate::error::InputError;
+
+/// The longest time in a file: a year. So sums of a few times in nanoseconds never overflow.
+pub(super) const MS_MAX: u64 = 365 * 24 * 3600 * 1000;
+/// The same in microseconds.
+pub(super) const US_MAX: u64 = MS_MAX * 1000;
+/// The largest integer of TOML.
+pub(crate) const SEED_MAX: u64 = i64::MAX.unsigned_abs();
+/// Weights are ratios; beyond this they are typing mistakes.
+pub(super) const WEIGHT_MAX: u32 = 1_000_000;
+
+const KEYS: &[&str] = &["name", "run_for_ms", "seed", "submit_latency_us", "device", "scheduler", "client", "event"];
+const DEVICE_KEYS: &[&str] = &["kind", "engines", "credits", "slice_us", "memory_mib", "watchdog_ms", "vm_ids"];
+const SCHEDULER_KEYS: &[&str] = &["mode", "policy", "timeout_ms"];
+
+/// The whole file.
+pub(super) fn scenario(source: Source<'_>) -> Result<Scenario, InputError> {
+    let root = DeTable::parse(source.text).map_err(|error| syntax_error(source, &error))?;
+    let file = Section::new(source, "the file", root.get_ref(), 0, KEYS)?;
+    let name = file.name("name")?;
+    let name = file.required("name", name, "`name = \"...\"` at the top")?;
+    let run_for_ms = file.integer("run_for_ms", 0..=MS_MAX)?.unwrap_or(2000);
+    let seed = file.integer("seed", 0..=SEED_MAX)?.unwrap_or(1);
+    let submit_latency_us = file.integer("submit_latency_us", 1..=US_MAX)?.unwrap_or(5);
+
+    let device_section = file.table("device", "[device]", DEVICE_KEYS)?;
+    let device_section = file.required("device", device_section, "a table [device] with `kind = \"sim\"`")?;
+    let device = device(&device_section)?;
+    let scheduler = match file.table("scheduler", "[scheduler]", SCHEDULER_KEYS)? {
+        Some(section) => scheduler(&section)?,
+        None => Scheduler { mode: Mode::Firmware, policy: Policy::Fair, timeout_ms: 500 },
+    };
+
+    let client_sections = file.tables("client", "[[client]]", client::KEYS)?;
+    let mut clients = Vec::with_capacity(client_sections.len());
+    for section in &client_sections {
+        clients.push(client::read(section, &device)?);
+    }
+    names::check_unique(&client_sections, &clients)?;
+    let instances = names::expand(&client_sections, &mut clients)?;
+    names::share_group_weights(&client_sections, &mut clients)?;
+
+    let mut events = Vec::new();
+    for section in file.tables("event", "[[event]]", event::KEYS)? {
+        events.push(event::read(&section, &clients)?);
+    }
+    let clients = clients.into_iter().map(|read| read.client).collect();
+    let scenario =
+        Scenario { name, run_for_ms, seed, submit_latency_us, device, scheduler, clients, instances, events };
+    memory::check(&scenario)
+        .map_err(|shortage| device_section.error("memory_mib", shortage.to_string(), shortage.expected()))?;
+    Ok(scenario)
+}
+
+fn device(section: &Section<'_>) -> Result<Device, InputError> {
+    let kind = match section.word("kind", DeviceKind::WORDS) {
+        Err(mut error) if error.what.contains("\"vulkan") => {
+            error.what.push_str(", which is not built yet");
+            return Err(error);
+        }
+        other => other?,
+    };
+    Ok(Device {
+        kind: section.required("kind", kind, "`kind = \"sim\"`")?,
+        engines: section.integer_u32("engines", 1..=1024)?.unwrap_or(1),
+        credits: section.integer_u32("credits", 1..=65_536)?.unwrap_or(16),
+        slice_us: section.integer("slice_us", 1..=US_MAX)?.unwrap_or(1000),
+        memory_mib: section.integer("memory_mib", 1..=1_048_576)?.unwrap_or(256),
+        watchdog_ms: section.integer("watchdog_ms", 1..=10_000)?.unwrap_or(10_000),
+        vm_ids: section.integer_u32("vm_ids", 0..=65_536)?.unwrap_or(0),
+    })
+}
+
+fn scheduler(section: &Section<'_>) -> Result<Scheduler, InputError> {
+    Ok(Scheduler {
+        mode: section.word("mode", Mode::WORDS)?.unwrap_or(Mode::Firmware),
+        policy: section.word("policy", Policy::WORDS)?.unwrap_or(Policy::Fair),
+        timeout_ms: section.integer("timeout_ms", 0..=MS_MAX)?.unwrap_or(500),
+    })
+}
+
+/// The parser's own message, split where it says what it expected.
+fn syntax_error(source: Source<'_>, error: &toml::de::Error) -> InputError {
+    let at = error.span().map_or(source.text.len(), |span| span.start);
+    let (what, expected) = error.message().split_once(", expected ").unwrap_or((error.message(), "valid TOML"));
+    source.error(at, format!("not TOML: {}", what.trim()), expected.trim())
+}
