@@ -173,6 +173,13 @@ impl Executor {
         self.hub.wakes.load(Ordering::Relaxed)
     }
 
+    /// Devices, queues, fence contexts and hooks on this executor that have not been freed: handles, jobs that have not been
+    /// reaped and producers keep them; fences do not.
+    #[must_use]
+    pub fn live_objects(&self) -> usize {
+        self.hub.objects.load(Ordering::Acquire)
+    }
+
     /// Runs what the signalling lane has to do; false if there was nothing. Never blocks, runs no foreign closure or `Drop`.
     pub fn step(&self) -> bool {
         self.drive(Lane::Signalling)

@@ -8,7 +8,8 @@
 use super::dispatch;
 use super::job::JobCore;
 use crate::check;
-use crate::fence::FenceError;
+use crate::fence::{FenceError, Slot};
+use crate::sabotage::{self, Sabotage};
 use crate::time::Time;
 use crate::trace::FenceId;
 use core::fmt;
@@ -72,6 +73,13 @@ impl Completion {
         // SAFETY: counted by this completion.
         let disposal = &unsafe { job.as_ref() }.disposal;
         disposal.decide(result);
+        if sabotage::is(Sabotage::SignalOutOfOrder) {
+            // SAFETY: counted by this completion.
+            let finished = unsafe { JobCore::lend(job, Slot::Finished) };
+            // SAFETY: the job is not free yet, so its queue is reachable.
+            let queue = unsafe { JobCore::queue(job) };
+            finished.signal(result, queue.now(), queue.hub());
+        }
         if disposal.free() {
             // SAFETY: who wins `free` settles the job; until then it is not retired, so its queue is reachable.
             let queue = unsafe { JobCore::queue(job) }.clone();

@@ -245,7 +245,11 @@ impl QueueState {
             return None;
         }
         let running = cells.stage == Stage::Running;
-        let refuse = if running { self.refuse_running } else { self.refuse };
+        let refuse = match running {
+            true => self.refuse_running,
+            false if sabotage::is(Sabotage::StartAfterClose) => None,
+            false => self.refuse,
+        };
         let disposal = &self.core(job).disposal;
         if disposal.verdict().is_none() {
             disposal.decide(Err(refuse?));
@@ -275,7 +279,8 @@ impl QueueState {
         let early = sabotage::is(Sabotage::ReleaseAtFinished) || (self.closed && sabotage::is(Sabotage::FreeAtClose));
         // A count in `waiting` belongs to somebody who still needs the queue: see `deps`.
         let owed = self.core(job).disposal.is_owed();
-        let idle = !flags.busy && !flags.acquired && !owed && self.core(job).waiting.load(Ordering::Acquire) == 0;
+        let held = flags.acquired && !early;
+        let idle = !flags.busy && !held && !owed && self.core(job).waiting.load(Ordering::Acquire) == 0;
         if !idle || !(flags.settled || early) {
             return None;
         }

@@ -1,0 +1,258 @@
+//! The sabotage set of the core: each switch commits one defect that the library rules out, and its probe, which passes
+//! without it, must see it. A check that no sabotage trips is not a check.
+
+mod common;
+
+use common::{Rig, error, ok, pending};
+use outlive::sabotage::{Sabotage, commit};
+use outlive::trace::{Event, FenceId, Record};
+use outlive::{Cause, Charges, Executor, FenceContext, FenceError, Job, Names, Principal, QueueConfig, Time, check};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// One switch at a time: they are the process's.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// `probe` passes, and fails with `defect`.
+fn sees(defect: Sabotage, probe: fn()) {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    check::set_reporter(false);
+    commit(None);
+    probe();
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    commit(Some(defect));
+    let seen = catch_unwind(AssertUnwindSafe(probe)).is_err();
+    commit(None);
+    std::panic::set_hook(hook);
+    assert!(seen, "{defect:?} went unnoticed");
+}
+
+/// A rig whose remains are not cleaned up: a sabotaged one may be in no state to.
+fn rig() -> std::mem::ManuallyDrop<Rig> {
+    std::mem::ManuallyDrop::new(Rig::new())
+}
+
+#[test]
+fn skip_signal() {
+    sees(Sabotage::SkipSignal, || {
+        let rig = rig();
+        let queue = rig.queue(QueueConfig::new("q"));
+        let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+        rig.complete(&queue, 1, Ok(()));
+        assert!(ok(&job.finished()));
+    });
+}
+
+#[derive(Default)]
+struct Count(Arc<Mutex<HashMap<FenceId, u32>>>);
+
+impl Record for Count {
+    fn record(&self, _at: Time, event: Event) {
+        if let Event::FenceSignaled { fence, .. } = event {
+            *self.0.lock().unwrap().entry(fence).or_default() += 1;
+        }
+    }
+}
+
+#[test]
+fn signal_twice() {
+    sees(Sabotage::SignalTwice, || {
+        let count = Arc::default();
+        let executor = Executor::builder().recorder(Count(Arc::clone(&count))).unwrap().manual().unwrap();
+        let rig = std::mem::ManuallyDrop::new(Rig::on(executor, true));
+        let queue = rig.queue(QueueConfig::new("q"));
+        for tag in 0..3 {
+            drop(queue.reserve(rig.buffers(tag)).unwrap().commit());
+        }
+        let seen = count.lock().unwrap();
+        assert_eq!(seen.len(), 9, "three fences a job");
+        assert!(seen.values().all(|times| *times == 1));
+    });
+}
+
+#[test]
+fn signal_out_of_order() {
+    sees(Sabotage::SignalOutOfOrder, || {
+        let rig = rig();
+        let queue = rig.queue(QueueConfig::new("q"));
+        let first = queue.reserve(rig.buffers(1)).unwrap().commit();
+        let second = queue.reserve(rig.buffers(2)).unwrap().commit();
+        rig.complete(&queue, 2, Ok(()));
+        assert!(pending(&second.finished()) && pending(&first.finished()));
+    });
+    sees(Sabotage::SignalOutOfOrder, || {
+        let executor = Executor::manual().unwrap();
+        let context = FenceContext::new(&executor, Names { driver: "d", timeline: "t" }).unwrap();
+        let (first, _) = context.allocate().unwrap().publish();
+        let (second, fence) = context.allocate().unwrap().publish();
+        second.signal(Ok(()));
+        let early = fence.is_signaled();
+        first.signal(Ok(()));
+        assert!(!early && ok(&fence));
+    });
+}
+
+/// The hardware has a job of a closed queue: its payload lives.
+fn payload_of_a_closed_queue_lives() {
+    let rig = rig();
+    let queue = rig.queue(QueueConfig::new("q"));
+    let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+    drop(queue);
+    rig.idle();
+    assert_eq!(error(&job.finished()), Some(FenceError::Canceled));
+    assert_eq!(rig.live.alive(), 1);
+    assert!(pending(&job.retired()));
+}
+
+#[test]
+fn free_at_close() {
+    sees(Sabotage::FreeAtClose, payload_of_a_closed_queue_lives);
+}
+
+#[test]
+fn release_at_finished() {
+    sees(Sabotage::ReleaseAtFinished, || {
+        let rig = rig();
+        let queue = std::mem::ManuallyDrop::new(rig.queue(QueueConfig::new("q").timeout(5 * MS)));
+        let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+        rig.pass_ms(6);
+        assert_eq!(error(&job.finished()), Some(FenceError::TimedOut));
+        assert_eq!(rig.live.alive(), 1, "it has not left the hardware");
+    });
+}
+
+#[test]
+fn leak_credit() {
+    sees(Sabotage::LeakCredit, || {
+        let rig = rig();
+        let queue = rig.queue(QueueConfig::new("q").credits(3));
+        let job = queue.reserve(Job::new(rig.buffers(1)).credits(2)).unwrap().commit();
+        rig.complete(&queue, 1, Ok(()));
+        assert!(ok(&job.retired()));
+        assert_eq!(queue.status().credits_free, 3);
+    });
+}
+
+#[test]
+fn skip_dependency() {
+    sees(Sabotage::SkipDependency, || {
+        let rig = rig();
+        let (one, two) = (rig.queue(QueueConfig::new("1")), rig.queue(QueueConfig::new("2")));
+        let first = one.reserve(rig.buffers(1)).unwrap().commit();
+        let second = two.reserve_after(rig.buffers(2), [first.finished()]).unwrap().commit();
+        rig.idle();
+        assert!(pending(&second.scheduled()));
+    });
+}
+
+#[test]
+fn lose_error() {
+    sees(Sabotage::LoseError, || {
+        let rig = rig();
+        let (one, two) = (rig.queue(QueueConfig::new("1").client(1)), rig.queue(QueueConfig::new("2").client(1)));
+        let first = one.reserve(rig.buffers(1)).unwrap().commit();
+        let second = two.reserve_after(rig.buffers(2), [first.finished()]).unwrap().commit();
+        rig.complete(&one, 1, Err(FenceError::Faulted { code: 1 }));
+        rig.idle();
+        assert_eq!(error(&second.finished()), Some(FenceError::Dependency(Cause::Faulted { code: 1 })));
+    });
+}
+
+#[test]
+fn drop_while_signalling() {
+    sees(Sabotage::DropWhileSignalling, || {
+        let _ = check::take_report();
+        let rig = rig();
+        let queue = rig.queue(QueueConfig::new("q"));
+        drop(queue.reserve(rig.buffers(1)).unwrap().commit());
+        rig.complete(&queue, 1, Ok(()));
+        assert!(check::take_report().is_none(), "a foreign drop in a signalling section");
+        assert_eq!(rig.live.alive(), 1, "nobody has reaped yet");
+    });
+}
+
+#[test]
+fn no_drain_deadline() {
+    sees(Sabotage::NoDrainDeadline, || {
+        let rig = rig();
+        let queue = rig.queue(QueueConfig::new("q"));
+        let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+        drop(queue);
+        rig.pass_ms(15_000);
+        assert!(ok(&job.retired()));
+    });
+}
+
+#[test]
+fn no_watchdog() {
+    sees(Sabotage::NoWatchdog, || {
+        let rig = rig();
+        let context = FenceContext::new(&rig.executor, Names { driver: "d", timeline: "t" }).unwrap();
+        let (signaler, fence) = context.allocate().unwrap().publish();
+        std::mem::forget(signaler);
+        rig.pass_ms(10_001);
+        assert_eq!(error(&fence), Some(FenceError::TimedOut));
+    });
+}
+
+#[test]
+fn lose_wake_up() {
+    sees(Sabotage::LoseWakeUp, || {
+        let executor = Executor::builder().threads().unwrap();
+        let context = FenceContext::new(&executor, Names { driver: "d", timeline: "t" }).unwrap();
+        let (signaler, fence) = context.allocate().unwrap().publish();
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| fence.wait(Duration::from_secs(2)));
+            std::thread::sleep(20 * MS);
+            signaler.signal(Ok(()));
+        });
+        assert!(begun.elapsed() < Duration::from_secs(1), "it slept to its timeout");
+    });
+}
+
+#[test]
+fn start_after_close() {
+    sees(Sabotage::StartAfterClose, || {
+        let rig = rig();
+        let queue = rig.queue(QueueConfig::new("q").bypass(false));
+        let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+        drop(queue);
+        rig.idle();
+        assert!(rig.gpu().calls().is_empty());
+        assert_eq!(error(&job.scheduled()), Some(FenceError::Canceled));
+    });
+}
+
+#[test]
+fn refund_at_finished() {
+    sees(Sabotage::RefundAtFinished, || {
+        let rig = rig();
+        let user = Principal::new(Charges::UNLIMITED).unwrap();
+        let queue = rig.queue(QueueConfig::new("q").principal(user.clone()));
+        let job = queue.reserve(Job::new(rig.buffers(1)).bytes(10)).unwrap().commit();
+        drop(queue);
+        rig.idle();
+        assert!(job.finished().is_signaled());
+        assert_eq!(user.charged(), Charges { jobs: 1, bytes: 10 });
+    });
+}
+
+#[test]
+fn keep_issuer() {
+    sees(Sabotage::KeepIssuer, || {
+        let executor = Executor::manual().unwrap();
+        let context = FenceContext::new(&executor, Names { driver: "d", timeline: "t" }).unwrap();
+        let (signaler, fence) = context.allocate().unwrap().publish();
+        signaler.signal(Ok(()));
+        drop(context);
+        executor.run_until_idle();
+        assert!(ok(&fence));
+        assert_eq!(executor.live_objects(), 0, "a signaled fence keeps its issuer alive");
+    });
+}
