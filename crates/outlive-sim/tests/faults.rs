@@ -136,6 +136,23 @@ fn a_hung_job_keeps_its_engine_until_its_ring_is_reset() {
 }
 
 #[test]
+fn a_ring_starts_nothing_while_it_is_reset() {
+    let mut host = Host::new(Config { engines: 4, ..small() });
+    let (ring, other) = (host.ring(), host.ring());
+    host.faulty(ring, MS, FaultKind::Hang);
+    host.run_to(2 * MS);
+    let now = host.now;
+    host.gpu.reset(&mut host.memory, now, ResetScope::Ring(ring)).unwrap();
+    host.spin(ring, 1000);
+    host.spin(other, 1000);
+    host.run_to(5 * MS);
+    assert_eq!(host.order(), [3, 2]);
+    let starts: Vec<_> = host.interrupts.iter().filter_map(|interrupt| interrupt.start).collect();
+    assert_eq!(starts[0].as_ns(), 2 * MS, "another ring goes on");
+    assert_eq!(starts[1], host.resets[0].ended_at);
+}
+
+#[test]
 fn a_device_reset_kills_all_that_had_started_and_nothing_else() {
     let mut host = Host::new(Config { engines: 2, ..small() });
     let rings = [host.ring(), host.ring(), host.ring()];

@@ -177,3 +177,17 @@ fn interrupts_take_their_time_and_may_overtake() {
     assert!(!order.is_sorted(), "{order:?}");
     assert_eq!(host.fence_value(), 16);
 }
+
+#[test]
+fn a_canceled_job_gives_up_its_own_place_in_the_order_of_doorbells() {
+    let mut host = Host::new(Config { slice_ns: 0, ..small() });
+    let (a, b) = (host.ring(), host.ring());
+    host.spin(a, MS);
+    let second = host.spin(a, MS);
+    let other = host.spin(b, MS);
+    let last = host.spin(a, MS);
+    let now = host.now;
+    host.gpu.cancel(&mut host.memory, now, a, last).unwrap();
+    host.run_to(10 * MS);
+    assert_eq!(host.order(), [last.0, 1, second.0, other.0]);
+}

@@ -183,3 +183,27 @@ const NONSENSE: JobDescriptor = JobDescriptor {
     commands_bytes: 0,
     fault: None,
 };
+
+#[cfg(test)]
+mod tests {
+    use crate::gpu::config::Config;
+    use crate::gpu::device::Gpu;
+    use crate::gpu::memory::Memory;
+    use crate::gpu::ring::JobDescriptor;
+    use crate::gpu::types::{HwSeqno, Time};
+
+    /// Jobs without an address space fail at their start; their records and slots serve the next ones.
+    #[test]
+    fn records_are_used_again() {
+        let mut memory = Memory::new(0).unwrap();
+        let mut gpu = Gpu::new(&mut memory, Config::default()).unwrap();
+        let ring = gpu.create_ring(&mut memory, 4).unwrap();
+        for n in 0..100 {
+            let job = JobDescriptor { hw_seqno: HwSeqno(n), ..super::NONSENSE };
+            gpu.submit(&mut memory, Time::from_ns(n), ring, &job).unwrap();
+            assert!(gpu.poll_interrupt().is_some_and(|interrupt| interrupt.result.is_err()));
+        }
+        assert_eq!((gpu.jobs.len(), gpu.free_jobs.len()), (1, 1));
+        assert!(gpu.rotation.len() <= 1 && gpu.arrivals.is_empty());
+    }
+}
