@@ -235,6 +235,24 @@ fn a_disobedient_device_writes_for_50_ms_after_it_was_told_to_stop() {
 }
 
 #[test]
+fn a_disobedient_device_faults_on_what_was_unmapped_too_early() {
+    let mut host = Host::new(Config { tick_ns: 0, ..small() });
+    let late_writes_ns = DeviceFaults::LATE_WRITES_NS;
+    host.gpu.set_faults(DeviceFaults { late_writes_ns, ..DeviceFaults::default() });
+    let ring = host.ring();
+    let data = host.buffer(1);
+    let job = host.job(&[Command::Fill { va: data.va, bytes: 0x1000, pattern: 0 }], 10 * MS);
+    host.submit(ring, &job);
+    host.run_to(2 * MS);
+    let now = host.now;
+    host.gpu.cancel(&mut host.memory, now, ring, job.hw_seqno).unwrap();
+    host.unmap(&data);
+    host.run_to(100 * MS);
+    assert!(matches!(host.interrupts[0].result, Err(HwError::PageFault(_))));
+    assert_eq!(host.audit().unexpected_page_faults, 1);
+}
+
+#[test]
 fn an_obedient_device_stops_where_the_job_is() {
     for slice_ns in [0, MS] {
         let mut host = Host::new(Config { slice_ns, ..small() });

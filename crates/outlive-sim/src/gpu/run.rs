@@ -143,13 +143,19 @@ impl Gpu {
         };
         match self.jobs[index(record)].mode {
             Mode::Healthy => self.run_healthy(memory, engine, record, root),
-            Mode::Stopping { at, .. } if at <= self.now => {
-                self.finish(memory, record, Err(HwError::Canceled));
-            }
             Mode::Stopping { at, scribbles } => {
+                if at <= self.now {
+                    // It is there to its last moment.
+                    self.engines[engine].touch_at = self.now;
+                }
                 self.run_stray(memory, engine, record, root, scribbles);
-                let next = &mut self.engines[engine];
-                if next.job.is_some() {
+                if self.engines[engine].job.is_none() {
+                    return;
+                }
+                if at <= self.now {
+                    self.finish(memory, record, Err(HwError::Canceled));
+                } else {
+                    let next = &mut self.engines[engine];
                     next.next_at = next.next_at.min(at);
                 }
             }
