@@ -1,5 +1,5 @@
 //! Back end of an embedder without `std`: a raw lock, parking and the id of the current context, bound at link time by
-//! [`crate::platform!`], since a machine has one answer to each.
+//! `outlive::platform!`, since a machine has one answer to each.
 #![expect(unsafe_code, reason = "link-time hooks; docs/unsafe.md, `sync::hooks`")]
 
 use core::cell::UnsafeCell;
@@ -21,7 +21,7 @@ pub struct RawLock {
     pub word: AtomicUsize,
 }
 
-/// What the machine below offers. Bind an implementation with [`crate::platform!`].
+/// What the machine below offers. Bind an implementation with `outlive::platform!`.
 ///
 /// # Safety
 /// 1. `lock` returns only when no other context holds `raw`, excluding interrupts of this processor that may take the

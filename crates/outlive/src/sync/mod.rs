@@ -1,7 +1,7 @@
 //! The one door to atomics, locks and waiting.
 //!
 //! Behind it is one of four back ends with the same names: `std` (the default), `hooks` (no `std`: the embedder's,
-//! bound at link time by [`crate::platform!`]), and in tests `loom` and `shuttle`, which explore the shipped types, never
+//! bound at link time by `outlive::platform!`), and in tests `loom` and `shuttle`, which explore the shipped types, never
 //! copies of them. Nothing else in the crate names `core::sync::atomic`, a mutex or a thread.
 //!
 //! # Lock classes
