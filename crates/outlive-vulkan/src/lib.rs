@@ -3,7 +3,7 @@
 //!
 //! # Contexts
 //! Everything here may allocate and block: it talks to the Vulkan loader and the drivers behind it.
-#![expect(unsafe_code, reason = "Vulkan calls; docs/unsafe.md, `outlive-vulkan`")]
+#![expect(unsafe_code, reason = "Vulkan calls; docs/unsafe.md, `outlive_vulkan`")]
 
 use ash::vk;
 use core::fmt;
