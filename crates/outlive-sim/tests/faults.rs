@@ -4,8 +4,8 @@ mod common;
 
 use common::{Host, MS, small};
 use outlive_sim::gpu::{
-    CancelOutcome, Command, Config, DeviceFaults, ExecutionError, FAULT_RANGE_START, FaultKind, FaultReason, GpuError,
-    HwError, ResetFailed, ResetScope, Standing, VmId,
+    AddressSpace, CancelOutcome, Command, Config, DeviceFaults, ExecutionError, FAULT_RANGE_START, FaultKind,
+    FaultReason, GpuError, HwError, ResetFailed, ResetScope, Standing, VmId,
 };
 
 #[test]
@@ -62,6 +62,18 @@ fn a_page_freed_and_reused_under_a_job_is_noticed_twice() {
     host.run_to(30 * MS);
     let audit = host.audit();
     assert_eq!((audit.released_while_hardware_busy, audit.conflicting_accesses), (1, 1));
+}
+
+#[test]
+fn page_tables_freed_under_a_job_are_noticed() {
+    let mut host = Host::new(small());
+    let ring = host.ring();
+    host.spin(ring, 10 * MS);
+    host.run_to(MS);
+    let next = AddressSpace::new(&mut host.memory, host.gpu.domain(), host.owner).unwrap();
+    core::mem::replace(&mut host.space, next).destroy(&mut host.memory).unwrap();
+    host.run_to(2 * MS);
+    assert_eq!(host.audit().released_while_hardware_busy, 3, "one table of each level");
 }
 
 #[test]

@@ -191,3 +191,29 @@ fn a_canceled_job_gives_up_its_own_place_in_the_order_of_doorbells() {
     host.run_to(10 * MS);
     assert_eq!(host.order(), [last.0, 1, second.0, other.0]);
 }
+
+#[test]
+fn a_ring_whose_turn_is_over_goes_behind_those_that_came_meanwhile() {
+    let mut host = Host::new(small());
+    let (a, b, c) = (host.ring(), host.ring(), host.ring());
+    host.spin(a, 300_000);
+    host.spin(a, 5 * MS);
+    host.spin(b, 100_000);
+    host.run_to(500_000);
+    host.spin(c, 100_000);
+    host.run_to(20 * MS);
+    assert_eq!(host.order(), [1, 3, 4, 2]);
+    assert_eq!(ends(&host)[1..3], [MS + 100_000, MS + 200_000]);
+}
+
+#[test]
+fn a_job_that_ends_with_its_rings_turn_is_not_followed_by_the_next_one() {
+    let mut host = Host::new(small());
+    let (a, b) = (host.ring(), host.ring());
+    host.spin(a, MS);
+    host.spin(a, MS);
+    host.spin(b, MS);
+    host.run_to(20 * MS);
+    assert_eq!(host.order(), [1, 3, 2]);
+    assert_eq!(host.interrupts[2].start, Some(Time::from_ns(2 * MS)));
+}

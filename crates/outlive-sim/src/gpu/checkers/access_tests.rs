@@ -111,6 +111,13 @@ fn unordered_uses_conflict_if_one_writes() {
 }
 
 #[test]
+fn a_conflict_is_counted_once() {
+    let writes = live(2, Access::Write);
+    let steps = [submitted(1), submitted(2), live(1, Access::Write), writes, writes];
+    assert_eq!(audit_of(&steps).conflicting_accesses, 1);
+}
+
+#[test]
 fn semaphores_order_and_promises_must_be_kept() {
     let overlap = |orders: &[Observation]| {
         let mut steps = orders.to_vec();
