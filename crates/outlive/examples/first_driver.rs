@@ -1,4 +1,5 @@
 //! A whole driver over a fake device. Run it with `cargo run --release -p outlive --example first_driver`.
+#![expect(clippy::disallowed_methods, clippy::std_instead_of_core, clippy::std_instead_of_alloc, reason = "on std")]
 
 use outlive::{Completion, Driver, FenceError, InFlight, Job, JobCx, JobQueue, Status};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};

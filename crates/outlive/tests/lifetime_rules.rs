@@ -1,5 +1,14 @@
 //! The lifetime rules 1 to 9 and 11 within one process and without an arbiter, a test each, named for the rule.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::std_instead_of_core,
+    clippy::std_instead_of_alloc,
+    reason = "a test: it has std and may panic"
+)]
+
+#[expect(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
 use common::{Call, Rig, error, ok, pending};
@@ -201,7 +210,12 @@ fn rule_7_user_closures_run_on_the_notify_lane_only() {
     let job = queue.reserve(rig.buffers(1)).unwrap().commit();
     let ran = Arc::new(AtomicUsize::new(0));
     let count = ran.clone();
-    job.finished().on_signaled(move |_| drop(count.fetch_add(1, SeqCst))).unwrap().keep();
+    job.finished()
+        .on_signaled(move |_| {
+            count.fetch_add(1, SeqCst);
+        })
+        .unwrap()
+        .keep();
     rig.complete(&queue, 1, Ok(()));
     while rig.executor.step() {}
     assert!(job.finished().callbacks_done(), "handed over");

@@ -1,5 +1,14 @@
 //! What a queue does when everybody behaves, and what it says to bad input.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::std_instead_of_core,
+    clippy::std_instead_of_alloc,
+    reason = "a test: it has std and may panic"
+)]
+
 mod common;
 
 use common::{Call, Rig, SOON, error, ok, pending};
@@ -104,7 +113,7 @@ fn commit_when_publishes_after_the_user_fences_and_holds_nobody_up() {
     let (source, user) = UserFence::new(&rig.executor, "host").unwrap();
     let deadline = rig.executor.now().after(100 * MS);
     let reserved = queue.reserve(Job::new(rig.buffers(1)).user_waits(1)).unwrap();
-    let later = reserved.commit_when(&[user.clone()], deadline).unwrap();
+    let later = reserved.commit_when(std::slice::from_ref(&user), deadline).unwrap();
     let job = queue.reserve(rig.buffers(2)).unwrap().commit();
     assert_eq!((job.finished().seqno(), ok(&job.finished())), (1, true), "no number was taken");
     assert!(later.fences().is_none());
@@ -117,10 +126,10 @@ fn commit_when_publishes_after_the_user_fences_and_holds_nobody_up() {
     // One whose fence fails, one that is cancelled, one that has no room, one of a queue that closes.
     let (source, user) = UserFence::new(&rig.executor, "fails").unwrap();
     let reserve = || queue.reserve(Job::new(rig.buffers(3)).user_waits(1)).unwrap();
-    let failed = reserve().commit_when(&[user.clone()], Time::NEVER).unwrap();
+    let failed = reserve().commit_when(std::slice::from_ref(&user), Time::NEVER).unwrap();
     source.signal(Err(FenceError::Faulted { code: 2 }));
     let (_open, never) = UserFence::new(&rig.executor, "never").unwrap();
-    let cancelled = reserve().commit_when(&[never.clone()], Time::NEVER).unwrap();
+    let cancelled = reserve().commit_when(std::slice::from_ref(&never), Time::NEVER).unwrap();
     assert!(cancelled.cancel());
     let tight = queue.reserve(rig.buffers(4)).unwrap();
     let many = [never.clone(), never.clone(), never.clone()];
@@ -333,7 +342,11 @@ fn every_transition_is_recorded_in_order() {
 #[test]
 fn an_embedders_work_queues_are_told_of_work() {
     static TOLD: AtomicU32 = AtomicU32::new(0);
-    let executor = Executor::builder().work_queue(|lane| drop(TOLD.fetch_or(1 << (lane as u32), SeqCst))).unwrap();
+    let executor = Executor::builder()
+        .work_queue(|lane| {
+            TOLD.fetch_or(1 << (lane as u32), SeqCst);
+        })
+        .unwrap();
     let rig = Rig::on(executor, true);
     let queue = rig.queue(QueueConfig::new("q").bypass(false));
     let job = queue.reserve(rig.buffers(1)).unwrap().commit();

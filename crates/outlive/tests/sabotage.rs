@@ -1,6 +1,15 @@
 //! The sabotage set of the core: each switch commits one defect that the library rules out, and its probe, which passes
 //! without it, must see it. A check that no sabotage trips is not a check.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::std_instead_of_core,
+    clippy::std_instead_of_alloc,
+    reason = "a test: it has std and may panic"
+)]
+
+#[expect(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
 use common::{Rig, error, ok, pending};

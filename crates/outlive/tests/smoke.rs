@@ -1,4 +1,11 @@
 //! One job, from reservation to the end of its device.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::std_instead_of_core,
+    reason = "a test: it has std and may panic"
+)]
 use outlive::{Completion, Device, Driver, Executor, FenceError, JobCx, QueueConfig, Status};
 use std::sync::Mutex;
 use std::time::Duration;

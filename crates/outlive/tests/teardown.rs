@@ -1,5 +1,14 @@
 //! Going away: at any moment, from anywhere, with jobs in every stage. And drivers that break their promises.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::std_instead_of_core,
+    clippy::std_instead_of_alloc,
+    reason = "a test: it has std and may panic"
+)]
+
+#[expect(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
 use common::{Call, Rig, SOON, buffers, error, ok, pending};

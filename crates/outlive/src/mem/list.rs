@@ -159,10 +159,11 @@ impl fmt::Debug for List {
 }
 
 #[cfg(all(test, not(loom), not(shuttle)))]
+#[expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::{Link, List};
+    use crate::mem::HeapVec as Vec;
     use core::ptr::NonNull;
-    use std::vec::Vec;
 
     fn order(list: &List, links: &[Link]) -> Vec<usize> {
         let mut out = Vec::new();

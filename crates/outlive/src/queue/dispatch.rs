@@ -298,12 +298,7 @@ pub(crate) unsafe fn resource_signaled(node: NonNull<Node>) {
 }
 
 /// The hardware is done with `job`, or it is given up: everyone who waits for that learns it. `at`: when.
-pub(crate) fn settle(
-    queue: &QueueShared,
-    job: NonNull<JobCore>,
-    at: Option<Time>,
-    active: Option<core::time::Duration>,
-) {
+pub(crate) fn settle(queue: &QueueShared, job: NonNull<JobCore>, at: Option<Time>, active: Option<Duration>) {
     let at = at.unwrap_or_else(|| queue.now());
     let mut state = queue.state.lock();
     queue.settle_locked(&mut state, job, at, active);
