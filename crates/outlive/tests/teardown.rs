@@ -385,9 +385,12 @@ fn a_reset_that_takes_its_time_holds_starts_back_and_its_watchdog_ends_it() {
     let job = queue.reserve(rig.buffers(1)).unwrap().commit();
     rig.idle();
     assert!(pending(&job.scheduled()), "nothing starts behind a reset's back");
+    let young = rig.queue(QueueConfig::new("made meanwhile"));
+    let early = young.reserve(rig.buffers(9)).unwrap().commit();
+    assert!(pending(&early.scheduled()), "nor on a queue made meanwhile");
     token.lock().unwrap().take().unwrap().quiesced();
     rig.idle();
-    assert!(ok(&job.scheduled()));
+    assert!(ok(&job.scheduled()) && ok(&early.scheduled()));
     // The second one never answers.
     let keep = token.clone();
     rig.gpu().script(|script| script.reset = Some(Box::new(move |_, reset| *keep.lock().unwrap() = Some(reset))));
@@ -400,6 +403,22 @@ fn a_reset_that_takes_its_time_holds_starts_back_and_its_watchdog_ends_it() {
     token.lock().unwrap().take().unwrap().quiesced();
     rig.idle();
     assert!(ok(&job.retired()), "unplugging excluded DMA; the late answer changed nothing");
+    drop((queue, young));
+    all_gone(rig);
+}
+
+#[test]
+fn a_reset_during_a_suspension_does_not_hold_the_queue_for_ever() {
+    let rig = Rig::new();
+    let queue = rig.queue(QueueConfig::new("q").suspend_limit(10 * MS));
+    queue.suspend();
+    rig.pass_ms(11);
+    rig.device.reset();
+    rig.idle();
+    queue.resume();
+    let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+    rig.idle();
+    assert!(ok(&job.scheduled()));
     drop(queue);
     all_gone(rig);
 }

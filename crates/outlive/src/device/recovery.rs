@@ -204,6 +204,15 @@ impl Recovery {
         }
     }
 
+    /// Whether a queue made now would have to start nothing: the whole device is concerned.
+    pub(crate) fn covers_new_queues(&self) -> bool {
+        let goal = match self.phase {
+            Phase::Holding { goal, .. } | Phase::Waiting { goal, .. } | Phase::Answered { goal, .. } => goal,
+            Phase::Up | Phase::Gone => return false,
+        };
+        !matches!(goal, Goal::Reset(ResetScope::Queue(_)))
+    }
+
     /// The driver call that `held` made due.
     pub(crate) fn call(&self) -> Option<Action> {
         match self.phase {

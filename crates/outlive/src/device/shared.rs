@@ -202,6 +202,9 @@ impl DeviceShared {
         let mut state = self.state.lock();
         // SAFETY: a new queue is in no list, stays in place until `delist`, and the lock is held.
         unsafe { state.queues.push_back(NonNull::from(&queue.device_link)) };
+        if state.recovery.covers_new_queues() {
+            queue.hold();
+        }
         !state.recovery.is_lost()
     }
 

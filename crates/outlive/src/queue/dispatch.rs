@@ -348,7 +348,7 @@ impl QueueShared {
 pub(crate) fn end_running(queue: &QueueShared, innocent: FenceError, quarantine: bool) {
     let now = queue.now();
     let mut state = queue.state.lock();
-    if state.refuse.is_none() {
+    if state.refuse_running != Some(FenceError::DeviceLost) {
         state.held = false;
     }
     // A lost device's jobs fail with that, however soon the driver could exclude DMA.
