@@ -11,6 +11,7 @@ pub mod args;
 pub mod devices;
 pub mod error;
 pub mod output;
+pub mod report;
 pub mod run;
 pub mod scenario;
 

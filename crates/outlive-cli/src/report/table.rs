@@ -1,0 +1,335 @@
+//! Results for people: a table of clients, what failed, and the audit in plain words. Used by `outlive run`.
+
+use std::io::IsTerminal;
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Row, Table, TableStyle};
+
+use super::results::{Audit, ClientResult, Failed, GroupResult, Percentiles, Results};
+use super::words::{counted, duration, grouped, percent, shortened, wrapped};
+
+/// What it is shown on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// In characters; 80 is enough, 120 shows more.
+    pub width: usize,
+    /// Whether to use colour.
+    pub color: Color,
+}
+
+/// Whether to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Color {
+    /// None at all.
+    Plain,
+    /// As terminals understand it.
+    Ansi,
+}
+
+impl Style {
+    /// For standard output: its width and colour if it is a terminal and `NO_COLOR` is not set, else plain.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        if !std::io::stdout().is_terminal() {
+            return Self { width: WIDTH_PIPED, color: Color::Plain };
+        }
+        let width = console::Term::stdout().size_checked().map_or(WIDTH_MIN, |(_, columns)| usize::from(columns));
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { width, color: if no_color { Color::Plain } else { Color::Ansi } }
+    }
+
+    fn paint(self, text: &str, code: &str) -> String {
+        match self.color {
+            Color::Plain => text.to_owned(),
+            Color::Ansi => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+        }
+    }
+
+    fn is_wide(self) -> bool {
+        self.width >= WIDTH_WIDE
+    }
+
+    fn name_width(self) -> usize {
+        if self.is_wide() { 20 } else { 14 }
+    }
+
+    /// Where prose breaks: long lines are hard to read however wide the terminal.
+    fn text_width(self) -> usize {
+        self.width.clamp(WIDTH_MIN, WIDTH_TEXT_MAX)
+    }
+}
+
+const WIDTH_MIN: usize = 80;
+const WIDTH_WIDE: usize = 120;
+const WIDTH_PIPED: usize = WIDTH_WIDE;
+const WIDTH_TEXT_MAX: usize = 100;
+
+/// More clients than anybody reads are counted, not shown.
+const CLIENTS_SHOWN_MAX: usize = 48;
+
+const BOLD: &str = "1";
+const GREEN: &str = "1;32";
+const RED: &str = "1;31";
+
+/// The whole report, with a line break at the end.
+#[must_use]
+pub fn render(results: &Results, style: Style) -> String {
+    let mut text = head(results, style);
+    text.push('\n');
+    text.push_str(&clients(results, style));
+    text.push_str(&failures(results, style));
+    text.push_str(&audit(&results.audit, style));
+    text
+}
+
+fn head(results: &Results, style: Style) -> String {
+    let chooser = match results.mode.as_str() {
+        "firmware" => "scheduled by firmware".to_owned(),
+        mode => format!("{mode}, {}", results.policy),
+    };
+    let facts = format!(
+        "{} on {}, {} clock, {chooser}, seed {}; hardware {} busy, {}{}",
+        duration(results.elapsed_us),
+        results.device_name,
+        results.clock,
+        results.seed,
+        percent(results.device_busy),
+        counted(results.resets, "device reset"),
+        if results.interrupted { "; interrupted" } else { "" },
+    );
+    format!("{}\n{}\n", style.paint(&results.scenario, BOLD), wrapped("", &facts, style.text_width()))
+}
+
+/// Members stand below their group, which stands where its first member would.
+fn clients(results: &Results, style: Style) -> String {
+    let mut table = Table::new();
+    table
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
+    table.set_header(header(style));
+    let mut shown = 0;
+    let mut groups_shown: Vec<&str> = Vec::new();
+    for client in &results.clients {
+        let members: Vec<_> = match client.group.as_deref() {
+            Some(group) if groups_shown.contains(&group) => continue,
+            Some(group) => {
+                groups_shown.push(group);
+                if shown < CLIENTS_SHOWN_MAX {
+                    let found = results.groups.iter().find(|result| result.name == group);
+                    table.add_row_if(
+                        |_, _| found.is_some(),
+                        found.map(|found| group_row(found, style)).unwrap_or_default(),
+                    );
+                }
+                results.clients.iter().filter(|other| other.group.as_deref() == Some(group)).collect()
+            }
+            None => vec![client],
+        };
+        for member in members {
+            if shown < CLIENTS_SHOWN_MAX {
+                table.add_row(client_row(member, style));
+            }
+            shown += 1;
+        }
+    }
+    for (place, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 1));
+        if place > usize::from(style.is_wide()) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let header_lines = 2;
+    let mut text = String::new();
+    for (place, line) in table.lines().enumerate() {
+        let line = line.trim_end();
+        text.push_str(&if place < header_lines { style.paint(line, BOLD) } else { line.to_owned() });
+        text.push('\n');
+    }
+    if shown > CLIENTS_SHOWN_MAX {
+        let more = u64::try_from(shown - CLIENTS_SHOWN_MAX).unwrap_or(u64::MAX);
+        text.push_str(&format!("... and {}; `--json` has them all\n", counted(more, "more client")));
+    }
+    text
+}
+
+fn header(style: Style) -> Vec<&'static str> {
+    if style.is_wide() {
+        vec![
+            "\nclient",
+            "\npriority",
+            "\nweight",
+            "\njobs",
+            "\nfailed",
+            "device\ntime",
+            "\nshare",
+            "wait\nmedian",
+            "\n99 %",
+            "\nmax",
+            "cycle\nmedian",
+            "\n99 %",
+            "\nmax",
+        ]
+    } else {
+        vec![
+            "\nclient",
+            "\njobs",
+            "\nfailed",
+            "device\ntime",
+            "\nshare",
+            "wait\nmedian",
+            "\n99 %",
+            "cycle\nmedian",
+            "\n99 %",
+        ]
+    }
+}
+
+fn client_row(client: &ClientResult, style: Style) -> Row {
+    let indent = if client.group.is_some() { "  " } else { "" };
+    let name_width = style.name_width();
+    let mut cells = vec![shortened(&format!("{indent}{}", client.name), name_width)];
+    if style.is_wide() {
+        cells.extend([client.priority.clone(), grouped(client.weight.into())]);
+    }
+    cells.extend([
+        grouped(client.submitted),
+        grouped(client.failed.sum()),
+        compact(&duration(client.hardware_us)),
+        compact(&percent(client.share)),
+    ]);
+    let time = |us: Option<u64>| us.map_or_else(|| "-".to_owned(), |us| compact(&duration(us)));
+    for Percentiles { p50, p99, max } in [client.wait_us, client.cycle_us] {
+        cells.extend([time(p50), time(p99)]);
+        if style.is_wide() {
+            cells.push(time(max));
+        }
+    }
+    Row::from(cells.into_iter().map(Cell::new).collect::<Vec<_>>())
+}
+
+fn group_row(group: &GroupResult, style: Style) -> Row {
+    let name_width = style.name_width();
+    let mut cells = vec![shortened(&group.name, name_width)];
+    cells.extend(vec![String::new(); if style.is_wide() { 4 } else { 2 }]);
+    cells.extend([compact(&duration(group.hardware_us)), compact(&percent(group.share))]);
+    cells.extend(vec![String::new(); if style.is_wide() { 6 } else { 4 }]);
+    Row::from(cells.into_iter().map(Cell::new).collect::<Vec<_>>())
+}
+
+/// A number and its unit as one word, to save room.
+fn compact(text: &str) -> String {
+    text.replace(' ', "")
+}
+
+/// Whose jobs failed, and why.
+fn failures(results: &Results, style: Style) -> String {
+    let name_width = style.name_width();
+    let mut lines = String::new();
+    let mut more = 0;
+    for client in &results.clients {
+        let mut facts = causes(&client.failed);
+        if client.incarnations > 1 {
+            facts.push(format!("started {} times", grouped(client.incarnations)));
+        }
+        if client.banned {
+            facts.push("banned".to_owned());
+        }
+        if facts.is_empty() {
+            continue;
+        }
+        if lines.lines().count() >= CLIENTS_SHOWN_MAX {
+            more += 1;
+            continue;
+        }
+        let name = shortened(&client.name, name_width);
+        lines.push_str(&wrapped(&format!("  {name:<name_width$}  "), &facts.join(", "), style.text_width()));
+        lines.push('\n');
+    }
+    if lines.is_empty() {
+        return String::new();
+    }
+    if more > 0 {
+        lines.push_str(&format!("  ... and {}\n", counted(more, "more client")));
+    }
+    format!("\n{}\n{lines}", style.paint("Not all went well", BOLD))
+}
+
+fn causes(failed: &Failed) -> Vec<String> {
+    let causes = [
+        (failed.canceled, "canceled"),
+        (failed.timed_out, "timed out"),
+        (failed.faulted, "faulted"),
+        (failed.dependency, "failed with what they depend on"),
+        (failed.innocent, "lost to a reset for another's sake"),
+        (failed.device_lost, "lost with the device"),
+    ];
+    causes.iter().filter(|(count, _)| *count > 0).map(|(count, cause)| format!("{} {cause}", grouped(*count))).collect()
+}
+
+fn audit(audit: &Audit, style: Style) -> String {
+    let verdict = if audit.is_clean() { style.paint("clean", GREEN) } else { style.paint("FAILED", RED) };
+    let mut text = format!("\n{}: {verdict}\n", style.paint("Audit", BOLD));
+    let mut line = |good: bool, sentence: &str| {
+        let wrapped = wrapped(if good { "  - " } else { "  x " }, sentence, style.text_width());
+        text.push_str(&if good { wrapped } else { style.paint(&wrapped, RED) });
+        text.push('\n');
+    };
+    for (good, sentence) in sentences(audit) {
+        line(good, &sentence);
+    }
+    for violation in &audit.violations {
+        line(false, violation);
+    }
+    text
+}
+
+/// What the audit looked at, and whether it was as it must be.
+fn sentences(audit: &Audit) -> Vec<(bool, String)> {
+    let mut sentences = Vec::new();
+    let fences_good = audit.fences_created == audit.fences_signaled
+        && (audit.fences_unsignaled, audit.signaled_twice, audit.out_of_order) == (0, 0, 0);
+    sentences.push(if fences_good {
+        (true, format!("{}: each signaled once and in order.", counted(audit.fences_created, "fence")))
+    } else {
+        let sentence = format!(
+            "{}, {} signaled: {} never, {} twice, {} out of order.",
+            counted(audit.fences_created, "fence"),
+            grouped(audit.fences_signaled),
+            grouped(audit.fences_unsignaled),
+            grouped(audit.signaled_twice),
+            grouped(audit.out_of_order),
+        );
+        (false, sentence)
+    });
+    let payloads = counted(audit.payloads_created, "payload");
+    sentences.push(match (audit.payloads_created == audit.payloads_released, audit.released_while_hardware_busy) {
+        (true, 0) => (true, format!("{payloads}: each released, none while the hardware could still touch it.")),
+        (_, early) => {
+            let released = grouped(audit.payloads_released);
+            (
+                false,
+                format!("{payloads}, {released} released, {} while the hardware could still touch it.", grouped(early)),
+            )
+        }
+    });
+    for (count, none, some) in [
+        (
+            audit.conflicting_accesses,
+            "No two jobs touched one page without an order between them.",
+            "accesses to a page that another job was using, with no order between them.",
+        ),
+        (audit.unexpected_page_faults, "No page fault that was not asked for.", "page faults that were not asked for."),
+        (audit.leases_leaked, "No lease on the hardware leaked.", "leases on the hardware leaked."),
+        (audit.bytes_leaked, "No memory leaked.", "bytes of memory leaked."),
+        (audit.quarantined_bytes, "Nothing is in quarantine.", "bytes in quarantine."),
+    ] {
+        sentences.push(match count {
+            0 => (true, none.to_owned()),
+            _ => (false, format!("{} {some}", grouped(count))),
+        });
+    }
+    sentences
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
