@@ -12,7 +12,8 @@
 #![expect(unsafe_code, reason = "a counted closure; docs/unsafe.md, `fence::callback`")]
 
 use super::error::FenceError;
-use super::state::{Fence, INLINE, Status};
+use super::signal::INLINE;
+use super::state::{Fence, Status};
 use super::wait::WaitError;
 use crate::check::{self, Violation};
 use crate::exec::node::{LaneNode, Task};

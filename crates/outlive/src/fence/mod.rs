@@ -19,6 +19,7 @@ mod error;
 mod future;
 mod hook;
 mod retired;
+mod signal;
 mod state;
 mod user;
 mod wait;

@@ -18,23 +18,20 @@
 //!   under the lock, one node at a time, and acts outside it. So each node is acted on exactly once or given back.
 //!
 //! # Contexts
-//! Signalling never allocates, blocks or runs foreign code: its actions are the closed menu of [`Kind`].
+//! Signalling (`fence::signal`) never allocates, blocks or runs foreign code: its actions are the closed menu of
+//! `exec::node::Kind`.
 //! Actions run without the fence's lock, except the move to a lane, whose lock ranks inside.
 #![expect(unsafe_code, reason = "one block for several fences; docs/unsafe.md, `fence::state`")]
 
 use super::error::FenceError;
 use super::hook::Hook;
-use super::wait::ThreadNode;
-use crate::exec::hub::{Hub, Ident};
-use crate::exec::node::{Kind, LaneNode, Node, Place, Task};
+use crate::exec::hub::Ident;
 use crate::mem::list::List;
 use crate::mem::shared::Ref;
 use crate::mem::{HeapBox, free};
-use crate::sabotage::{self, Sabotage};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence as memory_fence};
-use crate::sync::{self, Lock, class};
+use crate::sync::{Lock, class};
 use crate::time::Time;
-use crate::trace::Event;
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
@@ -107,13 +104,13 @@ impl Header {
 /// One fence.
 #[repr(C)]
 pub(crate) struct State {
-    word: AtomicU32,
-    waiters: Lock<class::FenceWaiters, Waiters>,
-    time: AtomicU64,
+    pub(super) word: AtomicU32,
+    pub(super) waiters: Lock<class::FenceWaiters, Waiters>,
+    pub(super) time: AtomicU64,
 }
 
 pub(crate) struct Waiters {
-    list: List,
+    pub(super) list: List,
     pub(crate) hook: Option<Hook>,
 }
 
@@ -126,12 +123,12 @@ pub(crate) enum Slot {
     Retired = 2,
 }
 
-const SIGNALED: u32 = 1;
-const DONE: u32 = 1 << 1;
-const WAITERS: u32 = 1 << 2;
-const ARMED: u32 = 1 << 3;
+pub(super) const SIGNALED: u32 = 1;
+pub(super) const DONE: u32 = 1 << 1;
+pub(super) const WAITERS: u32 = 1 << 2;
+pub(super) const ARMED: u32 = 1 << 3;
 const SLOT_SHIFT: u32 = 4;
-const DEADLINE: u64 = 1 << 63;
+pub(super) const DEADLINE: u64 = 1 << 63;
 
 impl State {
     #[cfg(not(any(loom, shuttle)))]
@@ -310,216 +307,7 @@ impl Fence {
         let hint = Time::from_ns(time & !DEADLINE);
         (time & DEADLINE != 0 && hint != Time::NEVER).then_some(hint)
     }
-
-    /// Hints that somebody would like it signaled by `at` (absolute, its executor's clock). The earliest hint stays.
-    /// Forwarded to a bare fence's producer hook; a driver reads a job's when it starts it. Any context; never blocks.
-    pub fn set_deadline(&self, at: Time) {
-        let tagged = DEADLINE | at.as_ns();
-        let mut seen = self.state().time.load(Ordering::Relaxed);
-        loop {
-            if seen & DEADLINE == 0 || seen <= tagged {
-                return;
-            }
-            match self.state().time.compare_exchange_weak(seen, tagged, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(now) => seen = now,
-            }
-        }
-        let hook = self.state().waiters.lock().hook.clone();
-        if let Some(hook) = hook {
-            hook.deadline(at);
-        }
-    }
-
-    /// Puts `node` among the waiters; false if the fence has signaled, then nothing was done. Threads go first: sleepers
-    /// are woken before anything else happens.
-    ///
-    /// # Safety
-    /// `node` is idle, starts the structure its kind says, and stays alive and in place until it is idle again.
-    pub(crate) unsafe fn register(&self, node: NonNull<Node>) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { self.register_as(node, Place::Fence) }
-    }
-
-    /// As [`Fence::register`]; `place` says in the node whose list it is in.
-    ///
-    /// # Safety
-    /// As for [`Fence::register`].
-    pub(crate) unsafe fn register_as(&self, node: NonNull<Node>, place: Place) -> bool {
-        let state = self.state();
-        let hook = {
-            let mut waiters = state.waiters.lock();
-            // SAFETY: alive, the caller's promise.
-            let this = unsafe { node.as_ref() };
-            debug_assert_eq!(this.place(), Place::Idle, "a node sits on one fence at a time");
-            if this.kind == Kind::Thread {
-                // SAFETY: idle, so in no list, and the list's lock is held.
-                unsafe { waiters.list.push_front(node.cast()) };
-            } else {
-                // SAFETY: as above.
-                unsafe { waiters.list.push_back(node.cast()) };
-            }
-            this.set_place(place);
-            // ORDERING: AcqRel: either this sees the signaller's `SIGNALED`, or the signaller sees `WAITERS` and the list.
-            let before = state.word.fetch_or(WAITERS | ARMED, Ordering::AcqRel);
-            if before & SIGNALED != 0 {
-                // SAFETY: just put in, lock still held.
-                unsafe { waiters.list.remove(node.cast()) };
-                this.set_place(Place::Idle);
-                return false;
-            }
-            if before & ARMED == 0 { waiters.hook.clone() } else { None }
-        };
-        if let Some(hook) = hook {
-            hook.arm();
-        }
-        true
-    }
-
-    /// Takes `node` out of the waiters if it is there. False: the signaller has taken it.
-    pub(crate) fn unregister(&self, node: &Node) -> bool {
-        self.unregister_from(node, Place::Fence)
-    }
-
-    /// As [`Fence::unregister`], for a node registered as being in `place`.
-    pub(crate) fn unregister_from(&self, node: &Node, place: Place) -> bool {
-        let mut waiters = self.state().waiters.lock();
-        if node.place() != place {
-            return false;
-        }
-        // SAFETY: its place says that it is in this list: a node is registered on the fence its owner asks to take it
-        // from, and the lock is held.
-        unsafe { waiters.list.remove(NonNull::from(&node.link)) };
-        node.set_place(Place::Idle);
-        true
-    }
-
-    /// Takes a closure's or waker's node out of wherever it is. False: it is being, or has been, acted on.
-    pub(crate) fn unregister_lane(&self, item: &LaneNode) -> bool {
-        if self.unregister(&item.node) {
-            return true;
-        }
-        if item.node.place() != Place::Lane {
-            return false;
-        }
-        item.hub().is_some_and(|hub| hub.cancel(crate::exec::Lane::Notify, item))
-    }
-
-    /// Gives the fence its producer hook, before it is published.
-    pub(crate) fn attach(&self, hook: Hook) {
-        self.state().waiters.lock().hook = Some(hook);
-        // So that the signal takes the slow path, which detaches it.
-        self.state().word.fetch_or(WAITERS, Ordering::Relaxed);
-    }
-
-    /// The signal. Called once, by whoever the producer's own state machine chose; a second call changes nothing.
-    pub(crate) fn signal(&self, result: Result<(), FenceError>, at: Time, hub: &Ref<Hub>) {
-        if sabotage::is(Sabotage::SkipSignal) {
-            return;
-        }
-        let state = self.state();
-        let mut seen = state.word.load(Ordering::Relaxed);
-        if seen & SIGNALED != 0 {
-            return;
-        }
-        // ORDERING: before `SIGNALED`, whose Release publishes it.
-        state.time.store(at.as_ns() & !DEADLINE, Ordering::Relaxed);
-        let bits = FenceError::encode(result) | SIGNALED;
-        loop {
-            let done = if seen & WAITERS == 0 { DONE } else { 0 };
-            // ORDERING: Release publishes time stamp and work; Acquire sees what registrations did before `WAITERS`.
-            match state.word.compare_exchange_weak(seen, seen | bits | done, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(now) => seen = now,
-            }
-        }
-        if seen & WAITERS != 0 {
-            self.act_on_waiters(hub);
-        }
-        hub.trace(|| Event::FenceSignaled { fence: self.id(), result });
-        if sabotage::is(Sabotage::SignalTwice) {
-            state.time.store(at.as_ns() + 1, Ordering::Relaxed);
-            hub.trace(|| Event::FenceSignaled { fence: self.id(), result });
-        }
-    }
-
-    fn act_on_waiters(&self, hub: &Ref<Hub>) {
-        let state = self.state();
-        loop {
-            let mut waiters = state.waiters.lock();
-            // SAFETY: the list's lock is held.
-            let Some(link) = (unsafe { waiters.list.pop_front() }) else {
-                let hook = waiters.hook.take();
-                // ORDERING: Release: who sees `DONE` sees that the actions were taken.
-                state.word.fetch_or(DONE, Ordering::Release);
-                drop(waiters);
-                // The hook is an object: its foreign part is dropped on the reaper.
-                drop(hook);
-                return;
-            };
-            let node = Node::from_link(link);
-            // SAFETY: a node on a fence is alive until it is taken out, and a remover needs the lock held here.
-            let kind = unsafe { node.as_ref() }.kind;
-            match kind {
-                Kind::Thread => {
-                    // SAFETY: a thread's node starts a `ThreadNode`, alive as above. The token is copied under the lock.
-                    let token = unsafe { node.cast::<ThreadNode>().as_ref() }.token();
-                    // SAFETY: as above. After this store and the unlock the waiter may leave, and its node is gone.
-                    unsafe { node.as_ref() }.set_place(Place::Idle);
-                    drop(waiters);
-                    if !sabotage::is(Sabotage::LoseWakeUp) {
-                        sync::unpark(&token);
-                    }
-                }
-                Kind::Dependency => {
-                    // SAFETY: alive as above; from here on the count that its registration took keeps it alive.
-                    unsafe { node.as_ref() }.set_place(Place::Idle);
-                    drop(waiters);
-                    // SAFETY: a dependency's node starts a `DepNode`; its registration's count is passed on.
-                    unsafe { crate::queue::deps::signaled(node.cast(), self.slot()) };
-                }
-                Kind::Resource => {
-                    // SAFETY: alive as above; its registration counts the queue.
-                    unsafe { node.as_ref() }.set_place(Place::Idle);
-                    drop(waiters);
-                    // SAFETY: a resource's node is a queue's, and its registration's count is passed on.
-                    unsafe { crate::queue::dispatch::resource_signaled(node) };
-                }
-                Kind::Lane => self.hand_over(waiters, node.cast(), hub),
-            }
-        }
-    }
-
-    fn hand_over(
-        &self,
-        waiters: sync::Guard<'_, class::FenceWaiters, Waiters>,
-        item: NonNull<LaneNode>,
-        hub: &Ref<Hub>,
-    ) {
-        // SAFETY: alive while the fence's lock is held.
-        let inline = unsafe { item.as_ref() }.node.index == INLINE;
-        if !inline {
-            // SAFETY: just taken out of the fence's list, whose lock is still held.
-            unsafe { Hub::hand_over(hub, item) };
-            return;
-        }
-        // SAFETY: under the fence's lock the task is the signaller's to read.
-        let run = match unsafe { LaneNode::task(item) } {
-            Task::Run(run) => Some(*run),
-            Task::Wake(_) => None,
-        };
-        // SAFETY: alive as above; a closure's registration counts it until it ran.
-        unsafe { item.as_ref() }.node.set_place(Place::Idle);
-        drop(waiters);
-        if let Some(run) = run {
-            // SAFETY: an inline closure was declared safe for the signalling path, and its count is passed on.
-            unsafe { run(item) };
-        }
-    }
 }
-
-/// The index of a closure's node that may run while signalling.
-pub(crate) const INLINE: u16 = 1;
 
 unsafe fn free_block(header: NonNull<Header>) {
     // SAFETY: the caller holds the last count.
