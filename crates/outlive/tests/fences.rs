@@ -810,7 +810,6 @@ mod registrations {
     }
 
     #[test]
-    #[ignore = "a refused `Registration::remove` drops the registration, which takes the closure out all the same"]
     fn whose_removal_is_refused_stay() {
         check::set_reporter(false);
         let executor = manual();
@@ -1295,7 +1294,6 @@ mod contexts {
     /// A predecessor is being signaled elsewhere when the next one is decided and its watchdog looks: the one after
     /// that must not lose its own watchdog.
     #[test]
-    #[ignore = "the watchdog is not armed again when it finds its front decided and somebody else signalling"]
     fn keep_watching_when_the_watchdog_meets_a_signal_under_way() {
         let executor = manual();
         let context = context_on(&executor);

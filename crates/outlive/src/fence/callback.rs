@@ -252,13 +252,17 @@ impl Registration {
     /// will not.
     ///
     /// # Errors
-    /// Where waiting is not allowed ([`WaitError`]), also inside the closure itself; the closure is left as it is then.
+    /// Where waiting is not allowed ([`WaitError`]), also inside the closure itself: the closure stays registered then, as
+    /// after [`Registration::keep`].
     #[track_caller]
     pub fn remove(self) -> Result<bool, WaitError> {
-        check::may_wait().map_err(|violation| match violation {
-            Violation::WaitedInCallback => WaitError::InCallback,
-            _ => WaitError::InSignallingSection,
-        })?;
+        if let Err(violation) = check::may_wait() {
+            self.keep();
+            return Err(match violation {
+                Violation::WaitedInCallback => WaitError::InCallback,
+                _ => WaitError::InSignallingSection,
+            });
+        }
         if self.take_out() {
             return Ok(true);
         }

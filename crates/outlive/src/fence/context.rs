@@ -35,7 +35,7 @@ use crate::trace::Event;
 use core::alloc::Layout;
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::mem::offset_of;
+use core::mem::{ManuallyDrop, offset_of};
 use core::ptr::NonNull;
 use core::time::Duration;
 
@@ -346,29 +346,40 @@ impl ContextInner {
         loop {
             let mut order = self.state.lock();
             order.timer.fired(now);
-            let Some(link) = order.pending.front() else { return };
-            // SAFETY: in the order.
-            let bare = unsafe { Bare::from_link(link) };
-            // SAFETY: the context's lock is held.
-            let produced = unsafe { *bare.producer.get() };
-            let due = produced.published.after(self.watchdog);
+            let Some((bare, published)) = order.first_undecided() else { return };
+            let due = published.after(self.watchdog);
             if due > now {
                 self.arm(&mut order, due);
                 return;
             }
-            // SAFETY: the order's count keeps it alive; the handle made here has its own.
-            let fence =
-                core::mem::ManuallyDrop::new(unsafe { Fence::from_block(NonNull::from(&bare.header), Slot::First) });
-            if produced.result.is_some() {
-                // Decided, and whoever passes right now will signal it.
-                self.pass(order);
-                return;
-            }
-            let fence = Fence::clone(&fence);
+            // SAFETY: the order's count keeps it alive; the handle lent here is cloned, not dropped.
+            let lent = unsafe { Fence::from_block(NonNull::from(&bare.header), Slot::First) };
+            let fence = Fence::clone(&ManuallyDrop::new(lent));
             drop(order);
             hub.trace(|| Event::WatchdogExpired { fence: fence.id() });
             self.decide(&fence, Err(FenceError::TimedOut), now);
         }
+    }
+}
+
+impl Order {
+    /// The oldest fence without a result, and when it was published. Others before it are decided: somebody is about to
+    /// signal them.
+    fn first_undecided<'a>(&self) -> Option<(&'a Bare, Time)> {
+        let mut at = self.pending.front();
+        while let Some(link) = at {
+            // SAFETY: in the order, whose lock is held.
+            let bare = unsafe { Bare::from_link(link) };
+            // SAFETY: as above.
+            let produced = unsafe { *bare.producer.get() };
+            // ORDERING: a producer that has just decided gives its result under the lock next.
+            if produced.result.is_none() && bare.decided.load(Ordering::Relaxed) == 0 {
+                return Some((bare, produced.published));
+            }
+            // SAFETY: in the order, whose lock is held.
+            at = unsafe { self.pending.next(link) };
+        }
+        None
     }
 }
 
