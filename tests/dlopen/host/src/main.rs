@@ -64,7 +64,7 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 fn round(executor: &Executor, path: &Path, witness: &'static Witness) -> Result<Vec<(Kept, Said)>, String> {
     let module = Module::load(path)?;
     let name = module.name().to_owned();
-    let loaded = Module::mappings(&name);
+    let loaded = Module::mappings(&name).len();
     ensure(loaded > 0, || format!("{name} is loaded, yet not mapped"))?;
     let plugin = module.plugin()?;
     (plugin.open)(executor, witness)?;

@@ -3,9 +3,15 @@
 
 use outlive_shared::{CloseFn, OpenFn, Plugin, SubmitFn};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ops::Range;
 use std::path::Path;
 
 const RTLD_NOW: c_int = 2;
+const PROT_NONE: c_int = 0;
+const MAP_PRIVATE: c_int = 0x02;
+const MAP_ANONYMOUS: c_int = 0x20;
+const MAP_NORESERVE: c_int = 0x4000;
+const MAP_FIXED_NOREPLACE: c_int = 0x10_0000;
 
 // SAFETY: declared as POSIX says; the C library is linked in anyway.
 unsafe extern "C" {
@@ -13,6 +19,7 @@ unsafe extern "C" {
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     fn dlclose(handle: *mut c_void) -> c_int;
     fn dlerror() -> *const c_char;
+    fn mmap(at: *mut c_void, bytes: usize, access: c_int, flags: c_int, file: c_int, offset: i64) -> *mut c_void;
 }
 
 /// A module that is loaded.
@@ -60,22 +67,41 @@ impl Module {
         })
     }
 
-    /// How many ranges of this process's memory belong to it.
-    pub(crate) fn mappings(name: &str) -> usize {
+    /// The ranges of this process's memory that belong to it.
+    pub(crate) fn mappings(name: &str) -> Vec<Range<usize>> {
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let range = |line: &str| {
+            let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+            Some(number(from)?..number(to)?)
+        };
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-        maps.lines().filter(|line| line.ends_with(name)).count()
+        maps.lines().filter(|line| line.ends_with(name)).filter_map(range).collect()
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Unloads it; says how many mappings are left.
+    /// Unloads it; says how many mappings are left. Nothing will be mapped where it was, so that whatever still reaches for
+    /// it faults, also after it has been loaded again.
     pub(crate) fn unload(self) -> Result<usize, String> {
+        let was = Self::mappings(&self.name);
         // SAFETY: loaded once. The caller has nothing of it any more: that is what this program is about.
         if unsafe { dlclose(self.handle) } != 0 {
             return Err(last_error());
         }
-        Ok(Self::mappings(&self.name))
+        let left = Self::mappings(&self.name).len();
+        if left == 0 {
+            was.into_iter().try_for_each(forbid)?;
+        }
+        Ok(left)
     }
+}
+
+fn forbid(range: Range<usize>) -> Result<(), String> {
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    let at = std::ptr::without_provenance_mut(range.start);
+    // SAFETY: replaces no mapping, by its flag, and gives access to nobody.
+    let got = unsafe { mmap(at, range.len(), PROT_NONE, flags, -1, 0) };
+    if got == at { Ok(()) } else { Err(format!("{range:x?} could not be kept free")) }
 }
