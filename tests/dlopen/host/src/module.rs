@@ -69,7 +69,7 @@ impl Module {
 
     /// The ranges of this process's memory that belong to it.
     pub(crate) fn mappings(name: &str) -> Vec<Range<usize>> {
-        let number = |text| usize::from_str_radix(text, 16).ok();
+        let number = |text: &str| usize::from_str_radix(text, 16).ok();
         let range = |line: &str| {
             let (from, to) = line.split_once(' ')?.0.split_once('-')?;
             Some(number(from)?..number(to)?)
