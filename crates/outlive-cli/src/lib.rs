@@ -1,7 +1,8 @@
 //! The parts of the `outlive` command, as a library so that its tests and its engine can reach them.
 //!
 //! [`args`] reads the command line, [`scenario`] the workload. [`report`] turns what happened into results and a table,
-//! [`timeline`] into a picture, and [`frames`] keeps what the clients drew. None of them knows what executes a scenario.
+//! [`timeline`] into a picture, [`frames`] keeps what the clients drew, and [`progress`] shows how far a run is. None of
+//! them knows what executes a scenario.
 
 #![forbid(unsafe_code)]
 
@@ -10,10 +11,13 @@ use std::ffi::OsString;
 pub mod args;
 pub mod devices;
 pub mod error;
+pub mod frames;
 pub mod output;
+pub mod progress;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod timeline;
 
 use args::{Command, Parsed};
 use error::{Exit, Stop};

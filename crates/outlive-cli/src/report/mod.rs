@@ -10,8 +10,10 @@ mod collect;
 mod record;
 mod results;
 pub mod table;
+mod verdict;
 mod words;
 
 pub use collect::{Collector, RunFacts};
 pub use record::{JobRecord, Outcome, Stretch};
 pub use results::{Audit, ClientResult, Failed, GroupResult, Percentiles, Results, VIOLATIONS_MAX};
+pub(crate) use words::{counted, duration, grouped, shortened};

@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Row, Table, TableStyle};
 
-use super::results::{Audit, ClientResult, Failed, GroupResult, Percentiles, Results};
+use super::results::{ClientResult, Failed, GroupResult, Percentiles, Results};
+use super::verdict;
 use super::words::{counted, duration, grouped, percent, shortened, wrapped};
 
 /// What it is shown on.
@@ -37,7 +38,7 @@ impl Style {
         Self { width, color: if no_color { Color::Plain } else { Color::Ansi } }
     }
 
-    fn paint(self, text: &str, code: &str) -> String {
+    pub(super) fn paint(self, text: &str, code: &str) -> String {
         match self.color {
             Color::Plain => text.to_owned(),
             Color::Ansi => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
@@ -53,7 +54,7 @@ impl Style {
     }
 
     /// Where prose breaks: long lines are hard to read however wide the terminal.
-    fn text_width(self) -> usize {
+    pub(super) fn text_width(self) -> usize {
         self.width.clamp(WIDTH_MIN, WIDTH_TEXT_MAX)
     }
 }
@@ -66,9 +67,9 @@ const WIDTH_TEXT_MAX: usize = 100;
 /// More clients than anybody reads are counted, not shown.
 const CLIENTS_SHOWN_MAX: usize = 48;
 
-const BOLD: &str = "1";
-const GREEN: &str = "1;32";
-const RED: &str = "1;31";
+pub(super) const BOLD: &str = "1";
+pub(super) const GREEN: &str = "1;32";
+pub(super) const RED: &str = "1;31";
 
 /// The whole report, with a line break at the end.
 #[must_use]
@@ -77,7 +78,7 @@ pub fn render(results: &Results, style: Style) -> String {
     text.push('\n');
     text.push_str(&clients(results, style));
     text.push_str(&failures(results, style));
-    text.push_str(&audit(&results.audit, style));
+    text.push_str(&verdict::render(&results.audit, style));
     text
 }
 
@@ -263,71 +264,6 @@ fn causes(failed: &Failed) -> Vec<String> {
         (failed.device_lost, "lost with the device"),
     ];
     causes.iter().filter(|(count, _)| *count > 0).map(|(count, cause)| format!("{} {cause}", grouped(*count))).collect()
-}
-
-fn audit(audit: &Audit, style: Style) -> String {
-    let verdict = if audit.is_clean() { style.paint("clean", GREEN) } else { style.paint("FAILED", RED) };
-    let mut text = format!("\n{}: {verdict}\n", style.paint("Audit", BOLD));
-    let mut line = |good: bool, sentence: &str| {
-        let wrapped = wrapped(if good { "  - " } else { "  x " }, sentence, style.text_width());
-        text.push_str(&if good { wrapped } else { style.paint(&wrapped, RED) });
-        text.push('\n');
-    };
-    for (good, sentence) in sentences(audit) {
-        line(good, &sentence);
-    }
-    for violation in &audit.violations {
-        line(false, violation);
-    }
-    text
-}
-
-/// What the audit looked at, and whether it was as it must be.
-fn sentences(audit: &Audit) -> Vec<(bool, String)> {
-    let mut sentences = Vec::new();
-    let fences_good = audit.fences_created == audit.fences_signaled
-        && (audit.fences_unsignaled, audit.signaled_twice, audit.out_of_order) == (0, 0, 0);
-    sentences.push(if fences_good {
-        (true, format!("{}: each signaled once and in order.", counted(audit.fences_created, "fence")))
-    } else {
-        let sentence = format!(
-            "{}, {} signaled: {} never, {} twice, {} out of order.",
-            counted(audit.fences_created, "fence"),
-            grouped(audit.fences_signaled),
-            grouped(audit.fences_unsignaled),
-            grouped(audit.signaled_twice),
-            grouped(audit.out_of_order),
-        );
-        (false, sentence)
-    });
-    let payloads = counted(audit.payloads_created, "payload");
-    sentences.push(match (audit.payloads_created == audit.payloads_released, audit.released_while_hardware_busy) {
-        (true, 0) => (true, format!("{payloads}: each released, none while the hardware could still touch it.")),
-        (_, early) => {
-            let released = grouped(audit.payloads_released);
-            (
-                false,
-                format!("{payloads}, {released} released, {} while the hardware could still touch it.", grouped(early)),
-            )
-        }
-    });
-    for (count, none, some) in [
-        (
-            audit.conflicting_accesses,
-            "No two jobs touched one page without an order between them.",
-            "accesses to a page that another job was using, with no order between them.",
-        ),
-        (audit.unexpected_page_faults, "No page fault that was not asked for.", "page faults that were not asked for."),
-        (audit.leases_leaked, "No lease on the hardware leaked.", "leases on the hardware leaked."),
-        (audit.bytes_leaked, "No memory leaked.", "bytes of memory leaked."),
-        (audit.quarantined_bytes, "Nothing is in quarantine.", "bytes in quarantine."),
-    ] {
-        sentences.push(match count {
-            0 => (true, none.to_owned()),
-            _ => (false, format!("{} {some}", grouped(count))),
-        });
-    }
-    sentences
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! How the report looks. The numbers are made up.
 
 use super::*;
+use crate::report::Audit;
 
 fn client(name: &str, group: Option<&str>, canceled: u64) -> ClientResult {
     let times = Percentiles { p50: Some(12), p99: Some(912_345), max: Some(1_020_000) };

@@ -21,6 +21,7 @@ mod read;
 mod section;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use model::Scenario;
 

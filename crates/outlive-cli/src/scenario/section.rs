@@ -7,7 +7,7 @@ use core::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::model::one_of;
+use super::words::one_of;
 use crate::error::InputError;
 
 /// The text of a file, for turning byte offsets into lines.
