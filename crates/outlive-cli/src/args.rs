@@ -95,8 +95,8 @@ pub struct RunArgs {
     pub device: Option<String>,
 
     /// real: watch it happen; virtual: the same result every time, as fast as this machine can
-    #[arg(long, value_name = "CLOCK", default_value = "real", hide_default_value = true, hide = !built::RUNNING)]
-    pub clock: Clock,
+    #[arg(long, value_name = "CLOCK", hide = !built::RUNNING)]
+    pub clock: Option<Clock>,
 
     /// Print the results as JSON
     #[arg(long, hide = !built::RUNNING)]
@@ -116,9 +116,10 @@ pub struct RunArgs {
 }
 
 /// What time a run lives in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Clock {
-    /// The machine's.
+    /// The machine's; what a run has unless it says otherwise.
+    #[default]
     Real,
     /// Its own: deterministic, and waits cost nothing.
     Virtual,
@@ -193,7 +194,7 @@ impl RunArgs {
         }
         let running = [
             ("--device", self.device.is_some()),
-            ("--clock", self.clock == Clock::Virtual),
+            ("--clock", self.clock.is_some()),
             ("--json", self.json),
             ("--timeline", self.timeline.is_some()),
             ("--frames", self.frames.is_some()),

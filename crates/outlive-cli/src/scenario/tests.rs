@@ -190,3 +190,33 @@ fn printing_and_parsing_gives_the_same_scenario() {
     }
     assert!(accepted > 400, "only {accepted} of 2000 were scenarios");
 }
+
+#[test]
+fn numbers_may_be_written_as_toml_allows() {
+    let text = LEAST.replace("duration_us = 7", "duration_us = 0x1F_40\nthink_us = +1_000\njitter = 0.1_5");
+    let client = &parse(&text).clients[0];
+    assert_eq!((client.duration_us, client.think_us, client.jitter), (8000, 1000, 0.15));
+}
+
+#[test]
+fn no_damage_to_a_file_makes_the_reader_panic() {
+    let mut chance = Chance(2);
+    let whole: Vec<char> = super::FIRST_LOOK.chars().collect();
+    let mut refused = 0;
+    for _ in 0..2000 {
+        let mut text = whole.clone();
+        for _ in 0..=chance.below(3) {
+            let at = usize::try_from(chance.below(text.len() as u64)).unwrap();
+            match chance.below(3) {
+                0 => drop(text.remove(at)),
+                1 => text.insert(at, chance.pick(&["\"", "=", "[", "é", "\n", "9", "-"]).chars().next().unwrap()),
+                _ => text.truncate(at.max(1)),
+            }
+        }
+        if let Err(error) = Scenario::parse("damaged.toml", &text.into_iter().collect::<String>()) {
+            refused += 1;
+            assert!(error.line.is_some() && !error.expected.is_empty(), "{error}");
+        }
+    }
+    assert!(refused > 500, "only {refused} were refused");
+}

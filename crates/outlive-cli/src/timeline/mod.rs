@@ -74,8 +74,8 @@ const ENGINES_MAX: u32 = 16;
 /// Almost black: text and marks.
 const INK: &str = "#1f2328";
 const INK_SOFT: &str = "#59636e";
-const GRID: &str = "#e4e7eb";
-const LANE: &str = "#f4f5f7";
+const GRID: &str = "#dfe3e8";
+const LANE: &str = "#eceff3";
 
 /// Draws it.
 #[must_use]

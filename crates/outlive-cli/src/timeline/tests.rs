@@ -158,3 +158,28 @@ fn a_job_that_was_rotated_off_and_came_back_at_once_is_one_bar() {
     made.elapsed_ns = 5 * MS;
     assert_eq!(count(&drawn("rotated.svg", &made), "; waited "), 2);
 }
+
+#[test]
+fn a_client_that_comes_and_goes_has_gaps() {
+    let mut made = made(4, 2, 3000);
+    made.lives.retain(|life| life.instance != 2);
+    let mut from_ns = 0;
+    while from_ns < made.elapsed_ns {
+        let to_ns = (from_ns + 80 * MS).min(made.elapsed_ns);
+        made.lives.push(Life { instance: 2, from_ns, to_ns });
+        let has_life = |job: &JobRecord| job.instance != 2 || !(to_ns..to_ns + 20 * MS).contains(&job.committed_ns);
+        made.jobs.retain(has_life);
+        for job in made.jobs.iter_mut().filter(|job| job.instance == 2 && job.committed_ns < to_ns) {
+            if job.finished_ns > to_ns {
+                job.finished_ns = to_ns;
+                job.outcome = Outcome::Canceled;
+                job.stretches.retain(|stretch| stretch.from_ns < to_ns);
+            }
+        }
+        from_ns += 100 * MS;
+    }
+    let lives = made.lives.len();
+    let svg = drawn("gaps.svg", &made);
+    let backgrounds = format!("height=\"31\" fill=\"{LANE}\"");
+    assert!(count(&svg, &backgrounds) >= lives, "each life has its ground");
+}
