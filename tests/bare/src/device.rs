@@ -57,6 +57,11 @@ impl Fake {
     pub(crate) fn interrupt(&self, seqno: u64, result: Result<(), FenceError>) -> bool {
         self.in_flight.complete(seqno, result)
     }
+
+    /// The interrupt handler of hardware that says how far it has come: to the end.
+    pub(crate) fn interrupt_all(&self) -> usize {
+        self.in_flight.complete_through(self.rung())
+    }
 }
 
 impl Driver for Fake {

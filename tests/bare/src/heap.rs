@@ -6,6 +6,7 @@
 //! it.
 #![expect(unsafe_code, reason = "an allocator")]
 
+use crate::interrupt;
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
@@ -69,11 +70,16 @@ pub(crate) fn is_whole() -> bool {
     first.is_some_and(|first| unsafe { first.as_ref() }.bytes == ARENA_BYTES)
 }
 
-struct Locked<'a>(&'a Heap);
+/// The arena, taken with interrupts masked: a handler may free.
+struct Locked<'a> {
+    heap: &'a Heap,
+    was_masked: bool,
+}
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.0.locked.store(false, Ordering::Release);
+        self.heap.locked.store(false, Ordering::Release);
+        interrupt::unmask(self.was_masked);
     }
 }
 
@@ -83,6 +89,7 @@ fn units(layout: Layout) -> usize {
 
 impl Heap {
     fn lock(&self) -> Locked<'_> {
+        let was_masked = interrupt::mask();
         while self.locked.swap(true, Ordering::Acquire) {
             core::hint::spin_loop();
         }
@@ -93,7 +100,7 @@ impl Heap {
             // SAFETY: locked.
             unsafe { *self.first.get() = NonNull::new(whole) };
         }
-        Locked(self)
+        Locked { heap: self, was_masked }
     }
 
     /// A block of `bytes`, cut from the end of the first free one that is larger, or all of one that fits.

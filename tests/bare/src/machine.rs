@@ -1,6 +1,6 @@
 //! The machine below: start, system calls, the functions that compiled code expects, and the end on a panic.
 //!
-//! One context and no interrupts. System calls are made directly, so nothing is linked in but this program, the core,
+//! System calls are made directly, so nothing is linked in but this program, the core,
 //! `alloc` and `core`.
 #![expect(unsafe_code, reason = "system calls, the start of the program and its memory functions")]
 
@@ -14,16 +14,19 @@ use core::panic::PanicInfo;
 const WRITE: usize = 1;
 const EXIT_GROUP: usize = 231;
 
-fn system_call(number: usize, first: usize, second: usize, third: usize) -> isize {
+/// A system call that touches at most memory its caller has borrowed.
+pub(crate) fn system_call(number: usize, arguments: [usize; 4]) -> isize {
     let result;
-    // SAFETY: only `write` of a live slice and `exit_group` are made here; the kernel changes `rax`, `rcx` and `r11` alone.
+    // SAFETY: this program writes live slices, sets a timer and a handler, and exits; the kernel changes `rax`, `rcx` and
+    // `r11` alone.
     unsafe {
         asm!(
             "syscall",
             inlateout("rax") number => result,
-            in("rdi") first,
-            in("rsi") second,
-            in("rdx") third,
+            in("rdi") arguments[0],
+            in("rsi") arguments[1],
+            in("rdx") arguments[2],
+            in("r10") arguments[3],
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
@@ -35,7 +38,7 @@ fn system_call(number: usize, first: usize, second: usize, third: usize) -> isiz
 /// Ends the program.
 pub(crate) fn exit(code: u8) -> ! {
     loop {
-        system_call(EXIT_GROUP, usize::from(code), 0, 0);
+        system_call(EXIT_GROUP, [usize::from(code), 0, 0, 0]);
     }
 }
 
@@ -47,7 +50,7 @@ impl Write for Stream {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
-            let written = system_call(WRITE, self.0, rest.as_ptr().addr(), rest.len());
+            let written = system_call(WRITE, [self.0, rest.as_ptr().addr(), rest.len(), 0]);
             rest = usize::try_from(written).ok().and_then(|written| rest.get(written..)).ok_or(fmt::Error)?;
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! The core without `std`, linked and run: own start, own allocator, own lock, one context, virtual time.
+//! The core without `std`, linked and run: own start, own allocator, own lock, one processor, virtual time, and a
+//! timer that interrupts anything anywhere.
 //!
 //! Prints a line for each scenario and exits with 0 when every check held; else it prints the check that did not and exits
 //! with 1. The allocator counts, so that "the signalling path does not allocate" and "nothing is left behind" are
@@ -10,6 +11,7 @@ extern crate alloc;
 
 mod device;
 mod heap;
+mod interrupt;
 mod machine;
 mod platform;
 mod scenarios;
@@ -41,7 +43,7 @@ macro_rules! must {
 pub(crate) use must;
 
 extern "C" fn main() -> ! {
-    let scenarios: [(&str, fn()); 9] = [
+    let scenarios: [(&str, fn()); 10] = [
         ("jobs run, finish and retire", scenarios::jobs),
         ("dependencies hold and carry errors by choice", scenarios::dependencies),
         ("a timeout ends in a reset", scenarios::timeout),
@@ -50,6 +52,7 @@ extern "C" fn main() -> ! {
         ("waiting where nobody could wake us is refused", scenarios::waiting),
         ("a closed queue's late job is reaped", scenarios::close),
         ("an executor without a driver is finished by another", scenarios::orphans),
+        ("interrupts complete jobs between any two instructions", scenarios::interrupts),
         ("a fence outlives everything", scenarios::outlive),
     ];
     for (name, scenario) in scenarios {

@@ -1,9 +1,10 @@
 //! What is checked, one function for each scenario. Each leaves nothing allocated.
 
 use crate::device::{DRIVERS_DROPPED, Fake, PAYLOADS_DROPPED, Payload};
-use crate::{check, heap, must};
+use crate::machine::say;
+use crate::{check, heap, interrupt, must, platform};
 use core::pin::pin;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use outlive::{
@@ -341,6 +342,61 @@ pub(crate) fn orphans() {
     let other = must!(Executor::manual());
     other.run_until_idle();
     check!(gone.is_drained(), "whoever is stepped next finishes it");
+}
+
+/// The device whose jobs an interrupt completes, and how many it has.
+static INTERRUPTING: AtomicPtr<Device<Fake>> = AtomicPtr::new(core::ptr::null_mut());
+static COMPLETED: AtomicUsize = AtomicUsize::new(0);
+
+fn complete_all() {
+    check!(platform::HELD.load(Ordering::Relaxed) == 0, "a lock is held with interrupts unmasked");
+    #[expect(unsafe_code, reason = "the scenario's device, reached from an interrupt")]
+    // SAFETY: the pointer is to a device that lives until after the interrupts have been stopped.
+    let device = unsafe { INTERRUPTING.load(Ordering::SeqCst).as_ref() };
+    let completed = device.map_or(0, |device| device.driver().interrupt_all());
+    COMPLETED.fetch_add(completed, Ordering::SeqCst);
+}
+
+pub(crate) fn interrupts() {
+    const JOBS: u32 = 400;
+    let executor = must!(Executor::builder().clock(platform::ticks).manual());
+    let device = must!(Device::new(&executor, must!(Fake::new())));
+    let config = || QueueConfig::new("interrupted").client(1).credits(4);
+    let queues = [must!(device.queue(config(), 0)), must!(device.queue(config(), 0))];
+    let dropped = PAYLOADS_DROPPED.load(Ordering::Relaxed);
+    INTERRUPTING.store((&raw const device).cast_mut(), Ordering::SeqCst);
+    interrupt::start(complete_all, 100);
+    let mut last = must!(queues[0].reserve(Payload(0))).commit();
+    for number in 1..JOBS {
+        // Chains across both queues, and jobs that nothing waits for.
+        let queue = &queues[(number % 2) as usize];
+        let job = if number % 3 == 0 {
+            queue.reserve(Payload(number.into()))
+        } else {
+            queue.reserve_after(Payload(number.into()), [last.finished()])
+        };
+        last = must!(job).commit();
+        while queue.status().unfinished > 12 {
+            executor.step();
+        }
+        while executor.notify() || executor.reap() {}
+    }
+    while !last.retired().is_signaled() || queues.iter().any(|queue| queue.status().unfinished > 0) {
+        executor.step();
+    }
+    interrupt::stop();
+    INTERRUPTING.store(core::ptr::null_mut(), Ordering::SeqCst);
+    check!(last.finished().status() == Status::Signaled(Ok(())), last.finished().status());
+    check!(COMPLETED.load(Ordering::SeqCst) == JOBS as usize, COMPLETED.load(Ordering::SeqCst));
+    check!(queues.iter().all(|queue| queue.status().credits_free == 4));
+    let (served, deferred) = interrupt::counts();
+    say!("    {served} interrupts, {deferred} of them while masked");
+    check!(served > 10, "the timer does not run");
+    let gone = device.drained();
+    drop((queues, device));
+    executor.run_until_idle();
+    check!(gone.is_drained());
+    check!(PAYLOADS_DROPPED.load(Ordering::Relaxed) == dropped + JOBS);
 }
 
 pub(crate) fn outlive() {
