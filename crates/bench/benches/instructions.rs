@@ -1,0 +1,48 @@
+//! Instructions under callgrind; what is measured is in `outlive_bench::instr`.
+//!
+//! ```text
+//! cargo install gungraun-runner --version 0.20.0     # and valgrind
+//! cargo bench -p outlive-bench --bench instructions
+//! cargo run -p outlive-bench --bin gate              # compares with crates/bench/baseline.toml
+//! ```
+#![expect(missing_docs, unused_qualifications, reason = "the macros make public items and repeat paths")]
+
+use core::hint::black_box;
+use gungraun::{library_benchmark, library_benchmark_group, main};
+use outlive_bench::instr::{self, Fixture, bypass_ready, dependent_ready, signal_ready, worker_ready};
+
+#[library_benchmark]
+#[bench::one(bypass_ready())]
+fn bypass(fixture: Fixture) -> Fixture {
+    instr::bypass_life(black_box(&fixture));
+    fixture
+}
+
+#[library_benchmark]
+#[bench::batch_50(worker_ready())]
+fn worker(fixture: Fixture) -> Fixture {
+    instr::worker_life(black_box(&fixture));
+    fixture
+}
+
+#[library_benchmark]
+#[bench::queues_1(dependent_ready(1))]
+#[bench::queues_4(dependent_ready(4))]
+#[bench::queues_64(dependent_ready(64))]
+fn dependent(fixture: Fixture) -> Fixture {
+    instr::dependent_job(black_box(&fixture));
+    fixture
+}
+
+#[library_benchmark]
+#[bench::closures_0(signal_ready(0))]
+#[bench::closures_1(signal_ready(1))]
+#[bench::closures_8(signal_ready(8))]
+fn signal(fixture: (Fixture, u64)) -> (Fixture, u64) {
+    instr::signal_life(black_box(&fixture));
+    fixture
+}
+
+library_benchmark_group!(name = jobs, benchmarks = [bypass, worker, dependent, signal]);
+
+main!(library_benchmark_groups = jobs);

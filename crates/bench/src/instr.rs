@@ -1,0 +1,87 @@
+//! What is counted in instructions: `benches/instructions.rs` runs these under callgrind, `src/bin/gate.rs` compares the
+//! counts with `baseline.toml`. Everything runs on one thread, with a clock that stands still, after a warm-up.
+
+use crate::load::{self, Null};
+use crate::work::{bypass, chain, signal};
+use core::fmt;
+use outlive::{Executor, FenceContext, JobQueue};
+
+/// Something that was made and warmed up before counting begins.
+pub struct Fixture {
+    executor: Executor,
+    context: FenceContext,
+    queues: Vec<JobQueue<Null>>,
+}
+
+impl fmt::Debug for Fixture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fixture")
+    }
+}
+
+/// Jobs or fences per run; the counts of a run are divided by it.
+pub const UNITS: u64 = 1_000;
+
+fn fixture(queues: usize, bypass: bool) -> Fixture {
+    let executor = load::manual(load::still_clock_ns);
+    let context = chain::context(&executor);
+    let queues = load::queues(&executor, queues, bypass);
+    Fixture { executor, context, queues }
+}
+
+/// For [`bypass_life`].
+#[must_use]
+pub fn bypass_ready() -> Fixture {
+    let fixture = fixture(1, true);
+    bypass::life(&fixture.queues[0], 64);
+    fixture
+}
+
+/// [`UNITS`] jobs through bypass.
+pub fn bypass_life(fixture: &Fixture) {
+    bypass::life(&fixture.queues[0], UNITS);
+}
+
+/// For [`worker_life`].
+#[must_use]
+pub fn worker_ready() -> Fixture {
+    let fixture = fixture(1, false);
+    worker_life(&fixture);
+    fixture
+}
+
+/// [`UNITS`] jobs through the lane, stepped after every 50th.
+pub fn worker_life(fixture: &Fixture) {
+    for _ in 0..UNITS / 50 {
+        bypass::life(&fixture.queues[0], 50);
+        fixture.executor.run_until_idle();
+    }
+}
+
+/// For [`dependent_job`], over `queues` queues.
+#[must_use]
+pub fn dependent_ready(queues: usize) -> Fixture {
+    let fixture = fixture(queues, true);
+    dependent_job(&fixture);
+    fixture
+}
+
+/// A held chain of [`UNITS`] jobs.
+pub fn dependent_job(fixture: &Fixture) {
+    chain::held_manual(&fixture.executor, &fixture.context, &fixture.queues);
+}
+
+/// For [`signal_life`], with `closures` closures.
+#[must_use]
+pub fn signal_ready(closures: u64) -> (Fixture, u64) {
+    let fixture = fixture(0, true);
+    signal::life(&fixture.executor, &fixture.context, closures, 64);
+    (fixture, closures)
+}
+
+/// [`UNITS`] fences, from allocation to the last closure.
+pub fn signal_life((fixture, closures): &(Fixture, u64)) {
+    signal::life(&fixture.executor, &fixture.context, *closures, UNITS);
+}
+
+const _: () = assert!(UNITS == chain::LENGTH, "a run is one chain");

@@ -1,0 +1,150 @@
+//! `outlive-bench [--quick] [--only NAME]`: prints the tables of `docs/benchmarks.md`.
+
+use outlive_bench::allocations::Counting;
+use outlive_bench::counts;
+use outlive_bench::harness::{Effort, Row};
+use outlive_bench::report::{self, Aim};
+use outlive_bench::work::{bypass, chain, close, signal, worker};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOC: Counting = Counting;
+
+const NAMES: [&str; 6] = ["counts", "bypass", "worker", "chain", "signal", "close"];
+
+struct Args {
+    effort: Effort,
+    quick: bool,
+    only: Option<String>,
+}
+
+fn args() -> Result<Args, String> {
+    let mut parsed = Args { effort: Effort::FULL, quick: false, only: None };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--quick" => (parsed.effort, parsed.quick) = (Effort::QUICK, true),
+            "--only" => {
+                let name = args.next().filter(|name| NAMES.contains(&name.as_str()));
+                parsed.only = Some(name.ok_or_else(|| format!("--only takes one of {}", NAMES.join(", ")))?);
+            }
+            _ => return Err(format!("unknown argument `{arg}`; usage: outlive-bench [--quick] [--only NAME]")),
+        }
+    }
+    Ok(parsed)
+}
+
+/// The row whose name starts with `name`.
+fn find<'a>(rows: &'a [Row], name: &str) -> Option<&'a Row> {
+    rows.iter().find(|row| row.name.starts_with(name))
+}
+
+fn run_counts(args: &Args, aims: &mut Vec<Aim>) {
+    let jobs = args.effort.of(100_000);
+    let bypass = counts::bypass_threads(jobs);
+    let all = [
+        ("bypass, three threads", bypass),
+        ("bypass, manual executor", counts::bypass_manual(jobs)),
+        ("worker, three threads, depth 64", counts::worker_threads(jobs)),
+        ("held chain over 4 queues, manual executor", counts::chain_manual(args.effort.of(100))),
+    ];
+    report::counts(&all);
+    let block = outlive::JOB_BYTES as f64;
+    aims.push(Aim::at_most("a job's block without payload: at most 320 bytes", block, 320.0, "bytes"));
+    // A thread's first sleep may allocate and an idle reaper reads the clock: a thousandth of a job's share is not a job's.
+    aims.push(Aim::at_most("bypass: one allocation a job", bypass.allocations, 1.001, ""));
+    aims.push(Aim::at_most("bypass: at most 2 clock reads a job", bypass.clock_reads, 2.01, ""));
+    let wakes = bypass.wake_ups * jobs as f64;
+    // The first retired job of a burst may wake the reaper; after that it looks by itself.
+    let aim = format!("bypass: no wake-up per job (wake-ups in {jobs} jobs, at most one per burst)");
+    aims.push(Aim::at_most(&aim, wakes, jobs as f64 / 1000.0, ""));
+}
+
+fn run_bypass(args: &Args, aims: &mut Vec<Aim>) {
+    let rows = bypass::run(args.effort);
+    report::rows("A job's life through bypass", &rows);
+    let ours = rows[0].ns.mid;
+    aims.push(Aim::at_most("bypass: at most 250 ns (three threads)", ours, 250.0, "ns"));
+    for (what, name) in [
+        ("bypass: below tokio current-thread spawn and await", "tokio current-thread, spawn"),
+        ("bypass: below that with the payload not in a box", "tokio current-thread, payload"),
+    ] {
+        if let Some(row) = find(&rows, name) {
+            let share = 1.0 / row.ratio.mid;
+            aims.push(Aim { aim: what.into(), measured: format!("{share:.2} of its time"), met: share < 1.0 });
+        }
+    }
+}
+
+fn run_chain(args: &Args, aims: &mut Vec<Aim>) {
+    for held in [true, false] {
+        for queues in [1, 4, 64] {
+            let rows = chain::run(args.effort, queues, held);
+            let how = if held { "held until all are committed" } else { "free" };
+            report::rows(&format!("A job of a chain of 1,000, number of queues {queues}, {how}"), &rows);
+            let Some(tokio) = find(&rows, "tokio current-thread") else { continue };
+            let share = 1.0 / tokio.ratio.mid;
+            aims.push(Aim {
+                aim: format!(
+                    "a dependent job, number of queues {queues}, {how}: at most half of tokio current-thread's"
+                ),
+                measured: format!("{share:.2} of its time"),
+                met: share <= 0.5,
+            });
+        }
+    }
+}
+
+fn run_close(args: &Args, aims: &mut Vec<Aim>) {
+    let (closings, alone) = close::run(if args.quick { 3 } else { 30 });
+    report::closings(&closings, alone);
+    let ours = &closings[0];
+    aims.push(Aim::at_most("close: at most 20 µs (median, three threads)", ours.call.mid, 20.0, "µs"));
+    aims.push(Aim::at_most("close: at most 20 µs (median, no thread to wake)", alone.mid, 20.0, "µs"));
+    let name = format!("all {} signaled within 25 ms (median)", close::JOBS);
+    aims.push(Aim::at_most(&name, ours.last.mid / 1000.0, 25.0, "ms"));
+}
+
+fn main() -> ExitCode {
+    let args = match args() {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    if cfg!(debug_assertions) {
+        eprintln!("built without optimisation: use `cargo run --release`");
+    }
+    let wanted = |name: &str| args.only.as_deref().is_none_or(|only| only == name);
+    let mut aims = Vec::new();
+    if wanted("counts") {
+        run_counts(&args, &mut aims);
+    }
+    if wanted("bypass") {
+        run_bypass(&args, &mut aims);
+    }
+    if wanted("worker") {
+        for depth in [1, 64, 1024] {
+            report::rows(&format!("A job's life through a worker, depth {depth}"), &worker::run(args.effort, depth));
+        }
+    }
+    if wanted("chain") {
+        run_chain(&args, &mut aims);
+    }
+    if wanted("signal") {
+        for closures in [0, 1, 8] {
+            let title = format!("A bare fence's life, {closures} closures");
+            report::rows(&title, &signal::run_life(args.effort, closures));
+            let title = format!("A signal alone, {closures} closures registered");
+            report::rows(&title, &signal::run_signal(args.effort, closures));
+        }
+    }
+    if wanted("close") {
+        run_close(&args, &mut aims);
+    }
+    if !aims.is_empty() {
+        report::aims(&aims);
+    }
+    ExitCode::SUCCESS
+}
