@@ -287,8 +287,8 @@ fn drivers_see_deadlines_and_the_cause_in_spite_of_which_a_job_runs() {
     let log = seen.clone();
     let first = one.reserve(rig.buffers(1)).unwrap().commit();
     rig.gpu().script(|script| {
-        script.run = Some(Box::new(move |_, info, done| {
-            log.lock().unwrap().push((info.deadline, info.despite));
+        script.run = Some(Box::new(move |gpu, info, done| {
+            log.lock().unwrap().push((info.deadline, *gpu.despite.lock().unwrap()));
             Some(done)
         }));
     });

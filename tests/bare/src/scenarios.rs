@@ -189,7 +189,7 @@ pub(crate) fn fences() {
     while executor.notify() {}
     check!(Future::poll(future.as_mut(), &mut cx) == Poll::Ready(Ok(())));
 
-    drop(context);
+    drop((context, source));
     executor.run_until_idle();
     check!((one.driver_name(), one.timeline_name(), late.seqno()) == ("bare", "blit", 3));
 }

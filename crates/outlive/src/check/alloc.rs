@@ -29,7 +29,7 @@ impl<A> Alloc<A> {
 pub struct Allocations {
     /// Successful allocations, reallocations included.
     pub allocated: u64,
-    /// Frees.
+    /// Frees, reallocations included.
     pub freed: u64,
     /// Bytes of all successful allocations.
     pub bytes: u64,
@@ -81,6 +81,14 @@ fn count(bytes: usize) {
     });
 }
 
+fn count_free() {
+    let _ = COUNTERS.try_with(|counters| {
+        let mut seen = counters.seen.get();
+        seen.freed += 1;
+        counters.seen.set(seen);
+    });
+}
+
 // SAFETY: every call is passed on to `A` unchanged, or answered with null, which the contract of `alloc` allows.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -104,11 +112,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     }
 
     unsafe fn dealloc(&self, raw: *mut u8, layout: Layout) {
-        let _ = COUNTERS.try_with(|counters| {
-            let mut seen = counters.seen.get();
-            seen.freed += 1;
-            counters.seen.set(seen);
-        });
+        count_free();
         // SAFETY: the caller's promise is `A`'s contract.
         unsafe { self.inner.dealloc(raw, layout) }
     }
@@ -119,6 +123,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             return ptr::null_mut();
         }
         count(size);
+        count_free();
         // SAFETY: the caller's promise is `A`'s contract.
         unsafe { self.inner.realloc(raw, layout, size) }
     }

@@ -14,7 +14,7 @@ type Place = &'static Location<'static>;
 struct Local {
     depth: Cell<u32>,
     section: Cell<Option<Place>>,
-    /// The innermost mark: where a section began or a library call was made.
+    /// Where the innermost section began.
     mark: Cell<Option<Place>>,
     first: Cell<Option<(Violation, Place)>>,
     last_report: Cell<Option<Report>>,
@@ -60,22 +60,23 @@ pub fn set_reporter(print: bool) {
 }
 
 #[inline]
-pub(super) fn begin(at: Place) {
+pub(super) fn begin(at: Place) -> Option<Place> {
     LOCAL.with(|local| {
         let depth = local.depth.get();
         if depth == 0 {
             local.section.set(Some(at));
         }
-        local.mark.set(Some(at));
         local.depth.set(depth + 1);
-    });
+        local.mark.replace(Some(at))
+    })
 }
 
 #[inline]
-pub(super) fn end() {
+pub(super) fn end(around: Option<Place>) {
     LOCAL.with(|local| {
         let depth = local.depth.get() - 1;
         local.depth.set(depth);
+        local.mark.set(around);
         if depth > 0 {
             return;
         }

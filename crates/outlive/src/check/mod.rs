@@ -109,6 +109,8 @@ impl fmt::Display for Report {
 #[must_use = "the section ends when this is dropped"]
 #[derive(Debug)]
 pub struct Signalling {
+    /// The mark around this section, to be restored.
+    around: Option<&'static Location<'static>>,
     thread_bound: PhantomData<*const ()>,
 }
 
@@ -116,13 +118,12 @@ pub struct Signalling {
 #[inline]
 #[track_caller]
 pub fn signalling() -> Signalling {
-    local::begin(Location::caller());
-    Signalling { thread_bound: PhantomData }
+    Signalling { around: local::begin(Location::caller()), thread_bound: PhantomData }
 }
 
 impl Drop for Signalling {
     #[inline]
     fn drop(&mut self) {
-        local::end();
+        local::end(self.around);
     }
 }

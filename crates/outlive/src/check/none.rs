@@ -13,10 +13,12 @@ pub(crate) fn enter_lane(_lane: Lane) -> InLane {
 }
 
 #[inline]
-pub(super) fn begin(_at: &'static Location<'static>) {}
+pub(super) fn begin(_at: &'static Location<'static>) -> Option<&'static Location<'static>> {
+    None
+}
 
 #[inline]
-pub(super) fn end() {}
+pub(super) fn end(_around: Option<&'static Location<'static>>) {}
 
 #[inline]
 pub(crate) fn before_lock<C: LockClass>() {}

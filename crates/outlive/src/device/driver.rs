@@ -13,7 +13,7 @@
 //! `acquire`, `run`, `timed_out` and `cancel` for one queue never overlap, so they get its ring mutably. Calls for different
 //! queues may. A call that panics meets a drop guard: the panic goes on, the job fails, and the queue is closed.
 
-use crate::fence::Fence;
+use crate::fence::{Cause, Fence};
 use crate::queue::Completion;
 use crate::time::Time;
 use crate::trace::FenceId;
@@ -89,6 +89,7 @@ pub struct JobCx<'a, D: Driver> {
     /// The payload.
     pub job: &'a mut D::Job,
     pub(crate) info: JobInfo,
+    pub(crate) despite: Option<Cause>,
 }
 
 /// What is known of a job in a driver call.
@@ -106,8 +107,6 @@ pub struct JobInfo {
     pub deadline: Option<Time>,
     /// When it was started; now, in `run`.
     pub started: Time,
-    /// The root cause of a failed dependency, in spite of which the job runs.
-    pub despite: Option<crate::Cause>,
 }
 
 impl<D: Driver> JobCx<'_, D> {
@@ -115,6 +114,12 @@ impl<D: Driver> JobCx<'_, D> {
     #[must_use]
     pub const fn info(&self) -> &JobInfo {
         &self.info
+    }
+
+    /// The root cause of a failed dependency, in spite of which the job runs.
+    #[must_use]
+    pub const fn despite(&self) -> Option<Cause> {
+        self.despite
     }
 }
 

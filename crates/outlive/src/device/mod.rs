@@ -126,7 +126,8 @@ impl<D: Driver> Device<D> {
     }
 
     /// Closes every queue. Latches at once; never blocks; any context. The handle says when the driver has been dropped, and
-    /// no code of it will run any more: then its module may be unloaded. Jobs in quarantine keep it from coming.
+    /// no code of it will run any more: then its module may be unloaded, if its hooks and the closures it registered on
+    /// fences are gone too. Jobs in quarantine keep it from coming.
     pub fn close(&self) -> Drained {
         self.inner.shared.close_queues();
         self.drained()

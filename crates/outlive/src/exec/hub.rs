@@ -56,6 +56,8 @@ struct LaneState {
     sleeper: Sleeper,
     /// A wake-up that found nobody asleep.
     kicked: bool,
+    /// Somebody runs this lane.
+    running: bool,
 }
 
 #[derive(Debug)]
@@ -78,7 +80,8 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn new(ident: Ref<Ident>, clock: Clock, recorder: Option<Recorder>, on_work: Option<fn(Lane)>) -> Self {
-        let lane = || Lock::new(LaneState { list: List::new(), sleeper: Sleeper::Awake, kicked: false });
+        let lane =
+            || Lock::new(LaneState { list: List::new(), sleeper: Sleeper::Awake, kicked: false, running: false });
         Self {
             ident,
             clock,
@@ -195,18 +198,31 @@ impl Hub {
         true
     }
 
-    /// Fires due timers, runs all work of `lane`, and says whether there was any.
+    /// Fires due timers, runs all work of `lane`, and says whether there was any. One at a time: while somebody runs it,
+    /// also further up the same stack, others find nothing to do. So a lane never recurses, and what one of its items
+    /// announces (that a module may be unloaded, say) is not overtaken by another still running beside it.
     pub(crate) fn run_lane(&self, lane: Lane) -> bool {
+        if core::mem::replace(&mut self.lane(lane).lock().running, true) {
+            return false;
+        }
+        let running = Running { hub: self, lane };
         let _context = check::enter_lane(lane);
         let mut any = false;
         loop {
             if lane == Lane::Signalling {
                 any |= self.timers.fire_due(self.now());
             }
-            if !self.run_one(lane) {
+            if self.run_one(lane) {
+                any = true;
+                continue;
+            }
+            // What was pushed since by somebody who saw that the lane is being run is this one's to do.
+            let mut state = self.lane(lane).lock();
+            if state.list.is_empty() {
+                state.running = false;
+                core::mem::forget(running);
                 return any;
             }
-            any = true;
         }
     }
 
@@ -240,5 +256,17 @@ impl Hub {
         self.handles.load(Ordering::Acquire) == 0
             && self.objects.load(Ordering::Acquire) == 0
             && [Lane::Signalling, Lane::Notify, Lane::Reaper].into_iter().all(|lane| self.is_idle(lane))
+    }
+}
+
+/// Lets others run the lane after a panic.
+struct Running<'a> {
+    hub: &'a Hub,
+    lane: Lane,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.hub.lane(self.lane).lock().running = false;
     }
 }

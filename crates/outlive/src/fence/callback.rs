@@ -26,11 +26,15 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
-/// A closure that may run in the signalling path.
+/// Something that may run in the signalling path.
 ///
 /// # Safety
-/// Calling and dropping it neither allocates, nor blocks, nor waits, nor takes a lock that a waiter may hold, nor panics.
-pub unsafe trait SignalSafe {}
+/// Calling [`SignalSafe::signaled`] and dropping the value neither allocates, nor blocks, nor waits, nor takes a lock that a
+/// waiter may hold, nor panics.
+pub unsafe trait SignalSafe: Send + 'static {
+    /// The fence has signaled with `result`.
+    fn signaled(self, result: Result<(), FenceError>);
+}
 
 /// Why a closure was not registered; it comes back.
 #[derive(PartialEq, Eq)]
@@ -70,8 +74,11 @@ struct Head {
     remover: Lock<class::FenceWaiters, Option<ParkToken>>,
     /// For its result. Touched by the running side only.
     fence: UnsafeCell<Option<Fence>>,
-    /// Drops the closure, if it is still there, and frees the block.
-    destroy: unsafe fn(NonNull<Self>),
+    layout: Layout,
+    /// Takes the closure out and calls it. Foreign code, hence never the last to touch the block: see [`run`].
+    call: unsafe fn(NonNull<Self>, Result<(), FenceError>),
+    /// Drops a closure that was taken back before it ran.
+    discard: unsafe fn(NonNull<Self>),
 }
 
 #[repr(C)]
@@ -105,24 +112,23 @@ impl Fence {
     where
         F: FnOnce(Result<(), FenceError>) + Send + 'static,
     {
-        self.register_closure(closure, 0)
+        self.register_closure(closure, 0, call::<F>)
     }
 
-    /// Runs `closure` with the result inside the signal itself. Allocates now, not then.
+    /// Calls `handler` with the result inside the signal itself. Allocates now, not then.
     ///
     /// # Errors
     /// As for [`Fence::on_signaled`].
-    pub fn on_signal<F>(&self, closure: F) -> Result<Registration, Refused<F>>
-    where
-        F: FnOnce(Result<(), FenceError>) + SignalSafe + Send + 'static,
-    {
-        self.register_closure(closure, INLINE)
+    pub fn on_signal<S: SignalSafe>(&self, handler: S) -> Result<Registration, Refused<S>> {
+        self.register_closure(handler, INLINE, call_inline::<S>)
     }
 
-    fn register_closure<F>(&self, closure: F, index: u16) -> Result<Registration, Refused<F>>
-    where
-        F: FnOnce(Result<(), FenceError>) + Send + 'static,
-    {
+    fn register_closure<F: Send + 'static>(
+        &self,
+        closure: F,
+        index: u16,
+        call: unsafe fn(NonNull<Head>, Result<(), FenceError>),
+    ) -> Result<Registration, Refused<F>> {
         if self.is_signaled() {
             return Err(Refused::AlreadySignaled(closure));
         }
@@ -130,7 +136,7 @@ impl Fence {
             Ok(block) => block.cast::<Block<F>>(),
             Err(error) => return Err(Refused::OutOfMemory(error, closure)),
         };
-        let mut lane = LaneNode::new(Task::Run(run::<F>));
+        let mut lane = LaneNode::new(Task::Run(run));
         lane.node.index = index;
         let head = Head {
             lane,
@@ -139,7 +145,9 @@ impl Fence {
             runner: AtomicUsize::new(0),
             remover: Lock::new(None),
             fence: UnsafeCell::new(Some(self.clone())),
-            destroy: destroy::<F>,
+            layout: Layout::new::<Block<F>>(),
+            call,
+            discard: discard::<F>,
         };
         // SAFETY: fresh memory of this layout.
         unsafe { block.write(Block { head, closure: UnsafeCell::new(Some(closure)) }) };
@@ -150,7 +158,7 @@ impl Fence {
         // SAFETY: refused, so nobody else knows the block.
         let closure = unsafe { take_closure(block) };
         // SAFETY: as above; the closure is out.
-        unsafe { destroy::<F>(block.cast()) };
+        unsafe { free_head(block.cast()) };
         match closure {
             Some(closure) => Err(Refused::AlreadySignaled(closure)),
             None => unreachable!("the closure was put there above"),
@@ -158,24 +166,44 @@ impl Fence {
     }
 }
 
-/// On the notify lane, or in the signal for the inline kind: runs the closure and gives the running side's count back.
-unsafe fn run<F: FnOnce(Result<(), FenceError>)>(item: NonNull<LaneNode>) {
-    let block = item.cast::<Block<F>>();
-    // SAFETY: the running side's count keeps the block alive until the end of this function.
-    let head = unsafe { &block.as_ref().head };
+/// On the notify lane, or in the signal for the inline kind: has the closure called, and gives the running side's count back.
+///
+/// Not generic: when it says that the closure has finished, no code of the closure's module is left to run, so whoever
+/// waited for that may unload the module.
+unsafe fn run(item: NonNull<LaneNode>) {
+    let head = item.cast::<Head>();
+    // SAFETY: the running side's count keeps the block alive until `Finish`.
+    let this = unsafe { head.as_ref() };
     // ORDERING: Release pairs with the Acquire in `remove`.
-    head.runner.store(sync::context_id(), Ordering::Relaxed);
-    head.phase.store(RUNNING, Ordering::Release);
-    let _finish = Finish { head: block.cast() };
-    // SAFETY: the node was taken out, so this side alone has the right to the closure.
-    let closure = unsafe { take_closure(block) };
+    this.runner.store(sync::context_id(), Ordering::Relaxed);
+    this.phase.store(RUNNING, Ordering::Release);
+    let _finish = Finish { head };
     // SAFETY: written once at registration, read by this side only.
-    let fence = unsafe { (*head.fence.get()).take() };
-    if let (Some(closure), Some(fence)) = (closure, fence) {
-        if let Status::Signaled(result) = fence.status() {
-            closure(result);
-        }
+    let fence = unsafe { (*this.fence.get()).take() };
+    if let Some(Status::Signaled(result)) = fence.map(|fence| fence.status()) {
+        // SAFETY: made for this block; the node was taken out, so this side alone has the right to the closure.
+        unsafe { (this.call)(head, result) };
     }
+}
+
+unsafe fn call<F: FnOnce(Result<(), FenceError>)>(head: NonNull<Head>, result: Result<(), FenceError>) {
+    // SAFETY: made for a block of this type, and the right is passed on.
+    if let Some(closure) = unsafe { take_closure::<F>(head.cast()) } {
+        closure(result);
+    }
+}
+
+unsafe fn call_inline<S: SignalSafe>(head: NonNull<Head>, result: Result<(), FenceError>) {
+    // SAFETY: as in `call`.
+    if let Some(handler) = unsafe { take_closure::<S>(head.cast()) } {
+        handler.signaled(result);
+    }
+}
+
+unsafe fn discard<F>(head: NonNull<Head>) {
+    check::foreign_drop();
+    // SAFETY: made for a block of this type; the last count makes the closure this side's.
+    drop(unsafe { take_closure::<F>(head.cast()) });
 }
 
 /// # Safety
@@ -213,23 +241,29 @@ impl Drop for Finish {
 unsafe fn release(head: NonNull<Head>) {
     // SAFETY: the caller's count.
     let this = unsafe { head.as_ref() };
-    if this.refs.fetch_sub(1, Ordering::Release) == 1 {
-        memory_fence(Ordering::Acquire);
-        // SAFETY: the last count.
-        unsafe { (this.destroy)(head) };
+    if this.refs.fetch_sub(1, Ordering::Release) != 1 {
+        return;
     }
+    memory_fence(Ordering::Acquire);
+    if this.phase.load(Ordering::Relaxed) == WAITING {
+        // SAFETY: made for this block; it did not run and will not.
+        unsafe { (this.discard)(head) };
+    }
+    // SAFETY: the last count.
+    unsafe { free_head(head) };
 }
 
-unsafe fn destroy<F>(head: NonNull<Head>) {
-    let mut block = head.cast::<Block<F>>();
-    // SAFETY: the last access to the block.
-    if unsafe { block.as_mut() }.closure.get_mut().is_some() {
-        check::foreign_drop();
-    }
-    // SAFETY: as above.
-    unsafe { block.drop_in_place() };
+/// Frees a block whose closure is out.
+///
+/// # Safety
+/// Nobody else knows the block.
+unsafe fn free_head(mut head: NonNull<Head>) {
+    // SAFETY: alive until the end of this function.
+    let layout = unsafe { head.as_mut() }.layout;
+    // SAFETY: the last access to the head; the closure's place is empty.
+    unsafe { head.drop_in_place() };
     // SAFETY: allocated with this layout.
-    unsafe { free(block.cast(), Layout::new::<Block<F>>()) };
+    unsafe { free(head.cast(), layout) };
 }
 
 impl Registration {

@@ -295,10 +295,11 @@ pub(super) fn allocate_alone(info: Ref<ContextInfo>, seqno: u64) -> Result<Fence
 }
 
 impl ContextInner {
-    fn decide(&self, fence: &Fence, result: Result<(), FenceError>, at: Time) {
+    /// Gives the result; false if there is one.
+    fn decide(&self, fence: &Fence, result: Result<(), FenceError>, at: Time) -> bool {
         let _section = check::signalling();
         if !decide_alone(fence) {
-            return;
+            return false;
         }
         if sabotage::is(Sabotage::SignalOutOfOrder) {
             fence.signal(result, at, self.header.hub());
@@ -307,6 +308,7 @@ impl ContextInner {
         // SAFETY: the context's lock is held.
         unsafe { (*Bare::of(fence).producer.get()).result = Some((result, at)) };
         self.pass(order);
+        true
     }
 
     /// Signals the decided fences at the front, unless somebody is at it.
@@ -356,8 +358,9 @@ impl ContextInner {
             let lent = unsafe { Fence::from_block(NonNull::from(&bare.header), Slot::First) };
             let fence = Fence::clone(&ManuallyDrop::new(lent));
             drop(order);
-            hub.trace(|| Event::WatchdogExpired { fence: fence.id() });
-            self.decide(&fence, Err(FenceError::TimedOut), now);
+            if self.decide(&fence, Err(FenceError::TimedOut), now) {
+                hub.trace(|| Event::WatchdogExpired { fence: fence.id() });
+            }
         }
     }
 }

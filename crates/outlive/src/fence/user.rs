@@ -6,6 +6,7 @@
 //! let (source, user) = outlive::UserFence::new(&executor, "host").unwrap();
 //! let fence: outlive::Fence = user.into();
 //! ```
+#![expect(unsafe_code, reason = "a counted object; docs/unsafe.md, `fence::user`")]
 
 use super::callback::{Refused, Registration};
 use super::context::{Names, allocate_alone, decide_alone, info};
@@ -14,10 +15,9 @@ use super::future::FenceFuture;
 use super::state::{Fence, Status};
 use super::wait::WaitError;
 use crate::check;
-use crate::exec::hub::Hub;
+use crate::exec::object::{Counted, Object, ObjectHeader};
 use crate::exec::{Executor, next_id};
 use crate::mem::AllocError;
-use crate::mem::shared::Ref;
 use core::time::Duration;
 
 /// A promise without an end: host-signalled, a foreign descriptor, a point nobody has submitted yet, the end of a
@@ -31,9 +31,19 @@ pub struct UserFence {
 /// Signals a [`UserFence`]. Every holder may; the first result counts. Dropping it signals nothing: the user may hold it open.
 #[derive(Debug, Clone)]
 pub struct UserSource {
-    fence: Fence,
-    hub: Ref<Hub>,
+    /// Counted by the executor, so that its lanes are there for the fence's closures.
+    inner: Object<UserInner>,
 }
+
+#[repr(C)]
+#[derive(Debug)]
+struct UserInner {
+    header: ObjectHeader,
+    fence: Fence,
+}
+
+// SAFETY: `repr(C)`, the header is first.
+unsafe impl Counted for UserInner {}
 
 impl UserFence {
     /// A user fence named `timeline`. Its waiters' closures run on `executor`'s notify lane. Allocates.
@@ -43,7 +53,9 @@ impl UserFence {
     pub fn new(executor: &Executor, timeline: &str) -> Result<(UserSource, Self), AllocError> {
         let info = info(executor, Names { driver: "user", timeline }, 0, 0, next_id())?;
         let fence = allocate_alone(info, 1)?;
-        Ok((UserSource { fence: fence.clone(), hub: executor.hub().clone() }, Self { fence }))
+        let source = fence.clone();
+        let inner = Object::try_new(executor.hub(), |header| Ok::<_, AllocError>(UserInner { header, fence: source }))?;
+        Ok((UserSource { inner }, Self { fence }))
     }
 
     /// A job's end, seen as something that need not come.
@@ -96,9 +108,10 @@ impl UserSource {
     )]
     pub fn signal(&self, result: Result<(), FenceError>) -> bool {
         let _section = check::signalling();
-        let first = decide_alone(&self.fence);
+        let UserInner { header, fence } = &*self.inner;
+        let first = decide_alone(fence);
         if first {
-            self.fence.signal(result, self.hub.now(), &self.hub);
+            fence.signal(result, header.hub().now(), header.hub());
         }
         first
     }

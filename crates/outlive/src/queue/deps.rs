@@ -103,21 +103,24 @@ impl MoreNode {
     }
 }
 
-/// All nodes of a job.
+/// Calls `visit` for the nodes of a job, from the `first` on.
 ///
 /// # Safety
-/// The job's block is alive while the iterator is used.
-pub(crate) unsafe fn nodes<'a>(job: NonNull<JobCore>) -> impl Iterator<Item = NonNull<DepNode>> + 'a {
-    // SAFETY: alive by the caller's promise.
-    let core: &'a JobCore = unsafe { job.as_ref() };
-    // SAFETY: `more` is not replaced after allocation.
-    let more = unsafe { (*core.more.get()).as_deref() };
-    let inline = (0..INLINE_NODES).map(move |index| {
+/// The job's block is alive meanwhile.
+pub(crate) unsafe fn each(job: NonNull<JobCore>, first: usize, mut visit: impl FnMut(NonNull<DepNode>)) {
+    for index in first..INLINE_NODES {
         let offset = offset_of!(JobCore, nodes) + index * size_of::<DepNode>();
         // SAFETY: inside the job's block.
-        unsafe { job.byte_add(offset) }.cast::<DepNode>()
-    });
-    inline.chain(more.into_iter().flatten().map(|more| NonNull::from(more).cast::<DepNode>()))
+        visit(unsafe { job.byte_add(offset) }.cast());
+    }
+    // SAFETY: alive by the caller's promise.
+    let cell = unsafe { job.as_ref() }.more.get();
+    // SAFETY: `more` is not replaced after allocation.
+    if let Some(more) = unsafe { (*cell).as_deref() } {
+        for node in more.iter().skip(first.saturating_sub(INLINE_NODES)) {
+            visit(NonNull::from(node).cast());
+        }
+    }
 }
 
 /// The fence of a node.
@@ -150,17 +153,16 @@ pub(crate) unsafe fn arm_from(job: NonNull<JobCore>, first: usize) {
 }
 
 unsafe fn arm(job: NonNull<JobCore>, first: usize, queue: Option<&QueueShared>) {
-    // SAFETY: the caller's job.
-    for at in unsafe { nodes(job) }.skip(first) {
+    let arm_one = |at: NonNull<DepNode>| {
         // SAFETY: not changed until reaping.
-        let Some(fence) = (unsafe { fence_in(at) }) else { continue };
+        let Some(fence) = (unsafe { fence_in(at) }) else { return };
         if sabotage::is(Sabotage::SkipDependency) {
-            continue;
+            return;
         }
         if queue.is_some_and(|queue| fence.status() == Status::Pending && queue.waits_natively(fence)) {
             // SAFETY: the job is the caller's.
             unsafe { JobCore::cells(job) }.flags.native = true;
-            continue;
+            return;
         }
         // SAFETY: as above.
         unsafe { job.as_ref() }.waiting.fetch_add(1, Ordering::Relaxed);
@@ -170,7 +172,9 @@ unsafe fn arm(job: NonNull<JobCore>, first: usize, queue: Option<&QueueShared>) 
             // SAFETY: it has signaled, so this side acts on it, with the count just taken.
             unsafe { resolve(at, fence.slot(), false) };
         }
-    }
+    };
+    // SAFETY: the caller's job.
+    unsafe { each(job, first, arm_one) };
 }
 
 /// A fence that `at` was on, in `slot` of its block, has signaled. Takes over the registration's count of the block.
@@ -230,12 +234,11 @@ pub(crate) fn count_down(job: NonNull<JobCore>, notify: bool) {
 /// # Safety
 /// The caller is the queue's pass, and the job has not been retired.
 pub(crate) unsafe fn disarm(job: NonNull<JobCore>) {
-    // SAFETY: alive: it is in the queue's order.
-    for at in unsafe { nodes(job) } {
-        // SAFETY: as above.
+    let disarm_one = |at: NonNull<DepNode>| {
+        // SAFETY: alive: its job is in the queue's order.
         let node = unsafe { at.as_ref() };
         // SAFETY: not changed between commit and reaping.
-        let Some(fence) = (unsafe { (*node.fence.get()).as_ref() }) else { continue };
+        let Some(fence) = (unsafe { fence_in(at) }) else { return };
         let taken = match node.node.place() {
             Place::Fence => fence.unregister(&node.node),
             Place::Sibling => fence.sibling(Slot::Retired).unregister_from(&node.node, Place::Sibling),
@@ -246,7 +249,9 @@ pub(crate) unsafe fn disarm(job: NonNull<JobCore>) {
             // SAFETY: the registration's count.
             unsafe { JobCore::release(job) };
         }
-    }
+    };
+    // SAFETY: alive: it is in the queue's order.
+    unsafe { each(job, 0, disarm_one) };
 }
 
 /// Gives the fences of all nodes up.
@@ -254,13 +259,14 @@ pub(crate) unsafe fn disarm(job: NonNull<JobCore>) {
 /// # Safety
 /// The caller reaps the job: no node is armed.
 pub(crate) unsafe fn clear(job: NonNull<JobCore>) {
-    // SAFETY: alive by the count that reaping holds.
-    for at in unsafe { nodes(job) } {
-        // SAFETY: nobody else reads it any more.
+    let clear_one = |at: NonNull<DepNode>| {
+        // SAFETY: alive by the count that reaping holds.
         let cell = unsafe { at.as_ref() }.fence.get();
-        // SAFETY: as above.
+        // SAFETY: nobody else reads it any more.
         drop(unsafe { (*cell).take() });
-    }
+    };
+    // SAFETY: alive by the count that reaping holds.
+    unsafe { each(job, 0, clear_one) };
     // SAFETY: as above.
     let cell = unsafe { job.as_ref() }.own.get();
     // SAFETY: as above.
@@ -276,13 +282,14 @@ pub(crate) unsafe fn visit(job: NonNull<JobCore>, mut visit: impl FnMut(&Fence))
     if let Some(own) = unsafe { JobCore::own(job) } {
         visit(own);
     }
-    // SAFETY: alive: it has not been reaped.
-    for at in unsafe { nodes(job) } {
+    let visit_one = |at: NonNull<DepNode>| {
         // SAFETY: as above.
         if let Some(fence) = unsafe { fence_in(at) } {
             visit(fence);
         }
-    }
+    };
+    // SAFETY: alive: it has not been reaped.
+    unsafe { each(job, 0, visit_one) };
 }
 
 /// The root cause of a failed dependency in spite of which the job runs.
@@ -290,14 +297,16 @@ pub(crate) unsafe fn visit(job: NonNull<JobCore>, mut visit: impl FnMut(&Fence))
 /// # Safety
 /// The job is in its queue's order.
 pub(crate) unsafe fn despite(job: NonNull<JobCore>) -> Option<Cause> {
-    // SAFETY: alive: it is in the queue's order.
-    unsafe { nodes(job) }.find_map(|at| {
-        // SAFETY: as in `disarm`.
-        match unsafe { fence_in(at) }?.status() {
-            Status::Signaled(Err(error)) => Some(error.cause()),
-            _ => None,
+    let mut cause = None;
+    let look = |at: NonNull<DepNode>| {
+        // SAFETY: not changed between commit and reaping.
+        if let Some(Status::Signaled(Err(error))) = unsafe { fence_in(at) }.map(Fence::status) {
+            cause = cause.or(Some(error.cause()));
         }
-    })
+    };
+    // SAFETY: alive: it is in the queue's order.
+    unsafe { each(job, 0, look) };
+    cause
 }
 
 /// The error of the first failed dependency that was left to the hardware, if its policy is "fail".
@@ -312,16 +321,19 @@ pub(crate) unsafe fn native_error(job: NonNull<JobCore>) -> Option<crate::FenceE
             return Some(error);
         }
     }
-    // SAFETY: alive: it is in the queue's order.
-    unsafe { nodes(job) }.find_map(|at| {
-        // SAFETY: as above.
+    let mut found = None;
+    let look = |at: NonNull<DepNode>| {
+        // SAFETY: alive: its job is in the queue's order.
         let node = unsafe { at.as_ref() };
         // SAFETY: not changed between commit and reaping.
-        match unsafe { (*node.fence.get()).as_ref() }?.status() {
-            Status::Signaled(Err(error)) if node.on_error() == OnError::Fail => Some(error),
-            _ => None,
+        match unsafe { fence_in(at) }.map(Fence::status) {
+            Some(Status::Signaled(Err(error))) if node.on_error() == OnError::Fail => found = found.or(Some(error)),
+            _ => {}
         }
-    })
+    };
+    // SAFETY: alive: it is in the queue's order.
+    unsafe { each(job, 0, look) };
+    found
 }
 
 impl fmt::Debug for DepNode {

@@ -15,6 +15,7 @@ use super::complete::Completion;
 use super::job::{JobCore, Stage, Step};
 use super::order::Next;
 use super::shared::{QueueShared, StateGuard};
+use crate::check;
 use crate::device::driver::Acquired;
 use crate::exec::node::Node;
 use crate::exec::object::Object;
@@ -79,7 +80,9 @@ impl QueueShared {
         state.cells(job).flags.busy = true;
         drop(state);
         let guard = CallGuard { queue: self, job: Some(job) };
+        let in_driver = check::signalling();
         let answer = driver_call();
+        drop(in_driver);
         core::mem::forget(guard);
         let state = self.state.lock();
         state.cells(job).flags.busy = false;
@@ -182,8 +185,10 @@ impl QueueShared {
         let info = self.job_info(&state, job);
         drop(state);
         let guard = CallGuard { queue: self, job: Some(job) };
+        let in_driver = check::signalling();
         // SAFETY: token and mark are held; the ops are this queue's. The completion takes a count of its own.
         unsafe { (self.ops.run)(self, job, info, Completion::new(job)) };
+        drop(in_driver);
         core::mem::forget(guard);
         self.hub().trace(|| Event::JobStarted { job: info.id, client: info.client });
         // SAFETY: busy, so it is in the order.

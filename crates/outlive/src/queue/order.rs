@@ -56,6 +56,8 @@ pub(crate) struct QueueState {
     pub(crate) token: bool,
     /// The lane wanted the token meanwhile.
     pub(crate) token_wanted: bool,
+    /// It wanted it for jobs whose time is over.
+    pub(crate) token_late: bool,
     /// Somebody is signalling fences of this queue.
     pub(crate) passing: bool,
     /// The reaper has been told.
@@ -112,6 +114,7 @@ impl QueueState {
             held: false,
             token: false,
             token_wanted: false,
+            token_late: false,
             passing: false,
             reap_queued: false,
             release: false,

@@ -59,6 +59,8 @@ pub(crate) fn extend(now: Time, started: Time, cap: Duration, by: Duration) -> O
 pub(crate) unsafe fn fire(owner: NonNull<ObjectHeader>) {
     // SAFETY: a queue takes its timer out under the timers' lock before its memory goes.
     if let Some(queue) = unsafe { Object::<QueueShared>::from_maybe_dying(owner.cast()) } {
+        // ORDERING: Release pairs with the swap in `pump`.
+        queue.due.store(true, Ordering::Release);
         queue.poke();
     }
 }
@@ -101,22 +103,32 @@ impl Drop for ReapAgain<'_> {
 
 impl QueueShared {
     fn pump(&self) {
-        let now = self.now();
+        let due = self.due.swap(false, Ordering::AcqRel);
         let mut state = self.state.lock();
+        // The clock is read only by those who need it: a job that merely became ready does not.
+        if due || state.drain || state.token_late || !state.pending.is_empty() {
+            state = self.pump_timed(state);
+        }
+        state = self.release_settled(state);
+        state = self.pass(state);
+        state = self.dispatch(state, Who::Lane);
+        let due = state.next_due;
+        self.arm(&mut state, due);
+        self.check_drained(state);
+    }
+
+    /// What depends on the time.
+    fn pump_timed<'a>(&'a self, mut state: StateGuard<'a>) -> StateGuard<'a> {
+        let now = self.now();
         state.timer.fired(now);
+        state.token_late = false;
         if core::mem::take(&mut state.drain) {
             state.drain_running(now.after(self.limits.drain));
         }
         if state.next_due <= now {
             state = self.act_on_due(state, now);
         }
-        state = self.release_settled(state);
-        state = self.commit_pending(state, now);
-        state = self.pass(state);
-        state = self.dispatch(state, Who::Lane);
-        let due = state.next_due;
-        self.arm(&mut state, due);
-        self.check_drained(state);
+        self.commit_pending(state, now)
     }
 
     /// Suspension, and running jobs whose time is over.
@@ -132,6 +144,7 @@ impl QueueShared {
         }
         if state.token {
             state.token_wanted = true;
+            state.token_late = true;
             return state;
         }
         state.token = true;

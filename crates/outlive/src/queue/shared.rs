@@ -58,6 +58,8 @@ pub(crate) struct QueueShared {
     pub(crate) principal: Option<Principal>,
     pub(crate) gate: Option<GateBox>,
     pub(crate) drain_source: UserSource,
+    /// Its timer has fired, or it has never been looked at by the lane.
+    pub(crate) due: AtomicBool,
     /// A job of it needs its engine reset; the device has not seen it yet.
     pub(crate) wants_reset: AtomicBool,
     pub(crate) priority: AtomicU8,
@@ -147,6 +149,7 @@ impl<D: Driver> QueueInner<D> {
             principal: config.principal,
             gate: config.gate,
             drain_source,
+            due: AtomicBool::new(false),
             wants_reset: AtomicBool::new(false),
             priority: AtomicU8::new(config.priority as u8),
             weight: AtomicU32::new(config.weight),
@@ -169,9 +172,11 @@ unsafe fn context<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: J
     let payload = JobCore::payload::<D::Job>(job).as_ptr();
     // SAFETY: the token makes the ring this call's.
     let queue = unsafe { &mut *ring };
+    // SAFETY: busy, so it is in the order.
+    let despite = unsafe { super::deps::despite(job) };
     // SAFETY: `busy` makes the payload this call's.
-    let job = unsafe { &mut *payload };
-    JobCx { queue, job, info }
+    let payload = unsafe { &mut *payload };
+    JobCx { queue, job: payload, info, despite }
 }
 
 unsafe fn acquire<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: JobInfo) -> Acquired {
@@ -292,8 +297,6 @@ impl QueueShared {
             credits: cells.credits,
             deadline: finished.deadline(),
             started: cells.started,
-            // SAFETY: in the order.
-            despite: unsafe { super::deps::despite(job) },
         }
     }
 

@@ -75,7 +75,35 @@ impl JobFences {
 struct Dependencies {
     /// On the queue itself: the newest, and whether its error fails the job.
     own: Option<(Fence, bool)>,
-    others: HeapVec<(Fence, OnError)>,
+    others: FewOrMany,
+}
+
+/// A list that allocates only beyond what a block has nodes for.
+struct FewOrMany {
+    few: [Option<(Fence, OnError)>; INLINE_NODES],
+    many: HeapVec<(Fence, OnError)>,
+}
+
+impl FewOrMany {
+    const fn new() -> Self {
+        Self { few: [const { None }; INLINE_NODES], many: HeapVec::new() }
+    }
+
+    fn len(&self) -> usize {
+        self.few.iter().flatten().count() + self.many.len()
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut (Fence, OnError)> {
+        self.few.iter_mut().flatten().chain(&mut self.many)
+    }
+
+    fn push(&mut self, entry: (Fence, OnError)) -> Result<(), AllocError> {
+        match self.few.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(entry),
+            None => try_push(&mut self.many, entry).map_err(|(error, _)| error)?,
+        }
+        Ok(())
+    }
 }
 
 impl Dependencies {
@@ -114,7 +142,7 @@ impl Dependencies {
     }
 
     fn add_other(&mut self, fence: Fence, on_error: OnError) -> Result<(), AllocError> {
-        for (kept, policy) in &mut self.others {
+        for (kept, policy) in self.others.iter_mut() {
             if kept.context() != fence.context() || *policy != on_error {
                 continue;
             }
@@ -127,7 +155,7 @@ impl Dependencies {
                 return Ok(());
             }
         }
-        try_push(&mut self.others, (fence, on_error)).map_err(|(error, _)| error)
+        self.others.push((fence, on_error))
     }
 }
 
@@ -219,7 +247,7 @@ fn prepare<'a>(
             None => {}
         }
     }
-    let mut merged = Dependencies { own: None, others: HeapVec::new() };
+    let mut merged = Dependencies { own: None, others: FewOrMany::new() };
     for dependency in dependencies {
         merged.add(queue, dependency).map_err(Refusal::OutOfMemory)?;
     }
@@ -240,10 +268,15 @@ fn fill(mut job: NonNull<JobCore>, merged: Dependencies) {
     // SAFETY: fresh: nobody else knows it.
     let core = unsafe { job.as_mut() };
     *core.own.get_mut() = merged.own.map(|(fence, _)| fence);
-    let JobCore { nodes, more, .. } = core;
-    let more = more.get_mut().as_deref_mut().into_iter().flatten().map(MoreNode::dep_mut);
-    for (node, (fence, on_error)) in nodes.iter_mut().chain(more).zip(merged.others) {
-        node.fill(fence, on_error);
+    for (node, entry) in core.nodes.iter_mut().zip(merged.others.few) {
+        if let Some((fence, on_error)) = entry {
+            node.fill(fence, on_error);
+        }
+    }
+    if let Some(more) = core.more.get_mut() {
+        for (node, (fence, on_error)) in more.iter_mut().zip(merged.others.many) {
+            node.dep_mut().fill(fence, on_error);
+        }
     }
 }
 
@@ -272,14 +305,21 @@ impl<D: Driver> Reserved<D> {
     /// # Errors
     /// The reservation comes back when there is not enough room.
     pub fn commit_when(self, user_fences: &[UserFence], deadline: Time) -> Result<Pending, Self> {
+        let mut room = 0;
         // SAFETY: this owns the job.
-        let nodes = unsafe { deps::nodes(self.job) };
-        let mut free = nodes.skip(self.first_user_node);
-        for fence in user_fences {
-            let Some(mut node) = free.next() else { return Err(self) };
-            // SAFETY: the job is this one's, and its nodes are not armed.
-            unsafe { node.as_mut() }.fill(fence.inner().clone(), OnError::Fail);
+        unsafe { deps::each(self.job, self.first_user_node, |_| room += 1) };
+        if user_fences.len() > room {
+            return Err(self);
         }
+        let mut fences = user_fences.iter();
+        let fill = |mut node: NonNull<deps::DepNode>| {
+            if let Some(fence) = fences.next() {
+                // SAFETY: the job is this one's, and its nodes are not armed.
+                unsafe { node.as_mut() }.fill(fence.inner().clone(), OnError::Fail);
+            }
+        };
+        // SAFETY: this owns the job.
+        unsafe { deps::each(self.job, self.first_user_node, fill) };
         let _section = check::signalling();
         let queue = self.queue();
         let job = self.job;

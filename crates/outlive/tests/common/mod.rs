@@ -3,7 +3,7 @@
 #![expect(clippy::type_complexity, unreachable_pub, reason = "scripted calls, for the test around this module")]
 
 use outlive::{
-    Acquired, Completion, Device, DeviceConfig, Driver, Executor, Fence, FenceError, InFlight, JobCx, JobInfo,
+    Acquired, Cause, Completion, Device, DeviceConfig, Driver, Executor, Fence, FenceError, InFlight, JobCx, JobInfo,
     JobQueue, QueueConfig, ResetScope, ResetToken, Status, Verdict,
 };
 use std::sync::Arc;
@@ -86,6 +86,8 @@ pub struct Gpu {
     pub held: InFlight,
     pub calls: Mutex<Vec<Call>>,
     pub script: Mutex<Script>,
+    /// In spite of what the last job ran.
+    pub despite: Mutex<Option<Cause>>,
     /// Completes inside `run`.
     pub inline: bool,
     live: Arc<Live>,
@@ -134,6 +136,7 @@ impl Driver for Gpu {
         cx.queue.next += 1;
         let info = *cx.info();
         self.log(Call::Run(info.id.seqno));
+        *self.despite.lock().unwrap() = cx.despite();
         if self.inline {
             return done.complete(Ok(()));
         }
@@ -225,6 +228,7 @@ impl Rig {
             held: InFlight::with_capacity(1 << 12).unwrap(),
             calls: Mutex::default(),
             script: Mutex::default(),
+            despite: Mutex::default(),
             inline,
             live: live.clone(),
         };
