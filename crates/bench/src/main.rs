@@ -2,7 +2,7 @@
 
 use outlive_bench::allocations::Counting;
 use outlive_bench::counts;
-use outlive_bench::harness::{Effort, Row};
+use outlive_bench::harness::{Effort, Row, Spread};
 use outlive_bench::report::{self, Aim};
 use outlive_bench::work::{bypass, chain, close, signal, worker};
 use std::process::ExitCode;
@@ -39,6 +39,12 @@ fn find<'a>(rows: &'a [Row], name: &str) -> Option<&'a Row> {
     rows.iter().find(|row| row.name.starts_with(name))
 }
 
+/// The first contender's share of the time of `row`'s.
+fn share(row: &Row) -> String {
+    let Spread { low, mid, high } = row.ratio;
+    format!("{:.2} ({:.2} to {:.2}) of its time", 1.0 / mid, 1.0 / high, 1.0 / low)
+}
+
 fn run_counts(args: &Args, aims: &mut Vec<Aim>) {
     let jobs = args.effort.of(100_000);
     let bypass = counts::bypass_threads(jobs);
@@ -70,8 +76,8 @@ fn run_bypass(args: &Args, aims: &mut Vec<Aim>) {
         ("bypass: below that with the payload not in a box", "tokio current-thread, payload"),
     ] {
         if let Some(row) = find(&rows, name) {
-            let share = 1.0 / row.ratio.mid;
-            aims.push(Aim { aim: what.into(), measured: format!("{share:.2} of its time"), met: share < 1.0 });
+            // Met only if three quarters of the rounds say so.
+            aims.push(Aim { aim: what.into(), measured: share(row), met: row.ratio.low > 1.0 });
         }
     }
 }
@@ -83,13 +89,12 @@ fn run_chain(args: &Args, aims: &mut Vec<Aim>) {
             let how = if held { "held until all are committed" } else { "free" };
             report::rows(&format!("A job of a chain of 1,000, number of queues {queues}, {how}"), &rows);
             let Some(tokio) = find(&rows, "tokio current-thread") else { continue };
-            let share = 1.0 / tokio.ratio.mid;
             aims.push(Aim {
                 aim: format!(
                     "a dependent job, number of queues {queues}, {how}: at most half of tokio current-thread's"
                 ),
-                measured: format!("{share:.2} of its time"),
-                met: share <= 0.5,
+                measured: share(tokio),
+                met: tokio.ratio.mid >= 2.0,
             });
         }
     }
