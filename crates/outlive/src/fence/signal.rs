@@ -134,8 +134,12 @@ impl Fence {
         if seen & SIGNALED != 0 {
             return;
         }
-        // ORDERING: before `SIGNALED`, whose Release publishes it.
+        // ORDERING: before `SIGNALED`, whose Release publishes it. A deadline's exchange cannot come after it and have read
+        // what was there before it; loom does not know that of a plain store.
+        #[cfg(not(loom))]
         state.time.store(at.as_ns() & !DEADLINE, Ordering::Relaxed);
+        #[cfg(loom)]
+        state.time.swap(at.as_ns() & !DEADLINE, Ordering::Relaxed);
         let bits = FenceError::encode(result) | SIGNALED;
         loop {
             let done = if seen & WAITERS == 0 { DONE } else { 0 };

@@ -42,6 +42,8 @@ pub(crate) fn try_alloc(layout: Layout) -> Result<NonNull<u8>, AllocError> {
     debug_assert!(layout.size() > 0);
     // SAFETY: the size is not zero: every caller's type has at least a reference count.
     let raw = unsafe { alloc::alloc::alloc(layout) };
+    #[cfg(all(test, any(loom, shuttle)))]
+    crate::sync::model::born();
     NonNull::new(raw).ok_or(AllocError { bytes: layout.size() })
 }
 
@@ -50,8 +52,14 @@ pub(crate) fn try_alloc(layout: Layout) -> Result<NonNull<u8>, AllocError> {
 /// # Safety
 /// `raw` came from [`try_alloc`] with this very `layout` and nothing uses it any more.
 pub(crate) unsafe fn free(raw: NonNull<u8>, layout: Layout) {
+    #[cfg(all(test, any(loom, shuttle)))]
+    // SAFETY: the caller's promise.
+    return unsafe { crate::sync::model::bury(raw, layout) };
+    #[cfg(not(all(test, any(loom, shuttle))))]
     // SAFETY: the caller's promise is the allocator's contract.
-    unsafe { alloc::alloc::dealloc(raw.as_ptr(), layout) }
+    unsafe {
+        alloc::alloc::dealloc(raw.as_ptr(), layout)
+    }
 }
 
 /// `value` on the heap, or `value` back.
@@ -65,6 +73,8 @@ pub(crate) fn try_box<T>(value: T) -> Result<Box<T>, (AllocError, T)> {
             let raw = raw.cast::<T>();
             // SAFETY: fresh memory of the layout of `T`, owned by nobody else.
             unsafe { raw.write(value) };
+            #[cfg(all(test, any(loom, shuttle)))]
+            crate::sync::model::moved_out();
             // SAFETY: allocated by the global allocator with `Layout::new::<T>()` and initialised above.
             Ok(unsafe { Box::from_raw(raw.as_ptr()) })
         }

@@ -1,7 +1,8 @@
-//! Back end for exhaustive exploration: loom's atomics and mutex. Threads park on loom's own parker.
+//! Back end for exhaustive exploration: loom's atomics, mutex and condition variable.
 
-use loom::sync::{Mutex, MutexGuard};
-use loom::thread::{self, Thread};
+use loom::sync::{Condvar, Mutex, MutexGuard};
+use loom::thread;
+use std::sync::{Arc, PoisonError};
 
 use crate::time::Time;
 
@@ -20,28 +21,49 @@ impl<T> RawMutex<T> {
     }
 
     pub(crate) fn lock(&self, _class: &'static str) -> RawGuard<'_, T> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct ParkToken(Thread);
+/// Not loom's own parker: there, waking a thread that waits for a mutex makes it run without the mutex.
+#[derive(Clone)]
+pub(crate) struct ParkToken(Arc<Parker>);
+
+struct Parker {
+    woken: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl core::fmt::Debug for ParkToken {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("ParkToken")
+    }
+}
 
 pub(crate) fn park_token() -> ParkToken {
-    ParkToken(thread::current())
+    loom::thread_local! {
+        static PARKER: ParkToken =
+            ParkToken(Arc::new(Parker { woken: Mutex::new(false), changed: Condvar::new() }));
+    }
+    PARKER.with(ParkToken::clone)
 }
 
 pub(crate) fn unpark(token: &ParkToken) {
-    token.0.unpark();
+    *token.0.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    token.0.changed.notify_one();
 }
 
 pub(crate) fn park() {
-    thread::park();
+    let ParkToken(parker) = park_token();
+    let mut woken = parker.woken.lock().unwrap_or_else(PoisonError::into_inner);
+    while !core::mem::take(&mut *woken) {
+        woken = parker.changed.wait(woken).unwrap_or_else(PoisonError::into_inner);
+    }
 }
 
 /// Loom has no time: a deadline is a wake-up that may come at once.
 pub(crate) fn park_until(_now: Time, until: Time) {
-    if until == Time::NEVER { thread::park() } else { thread::yield_now() }
+    if until == Time::NEVER { park() } else { thread::yield_now() }
 }
 
 pub(crate) fn context_id() -> usize {

@@ -29,6 +29,8 @@ mod backend;
 #[cfg(all(not(feature = "std"), not(loom), not(shuttle)))]
 #[path = "hooks.rs"]
 mod backend;
+#[cfg(all(test, any(loom, shuttle)))]
+pub(crate) mod model;
 #[cfg(any(all(feature = "std", not(loom)), shuttle))]
 pub(crate) use backend::spawn;
 pub(crate) use backend::{
