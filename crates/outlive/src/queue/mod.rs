@@ -21,7 +21,8 @@
 //! it or has been stopped. The driver value goes after the last job.
 //!
 //! # Modules
-//! `config` what a submitter says · `submit` reserve and commit · `order` the order, a plain state machine · `dispatch`
+//! `config` what a submitter says · `submit` reserve and commit · `merge` dependencies merged · `pending` commits to come ·
+//! `order` the order, a plain state machine · `dispatch`
 //! starting · `complete` ending · `pass` signalling in order · `pump` the work on the lanes, timeouts · `deps`
 //! dependencies · `disposal` who decides · `job` the block of memory · `shared` what holds it together.
 
@@ -32,8 +33,10 @@ pub(crate) mod dispatch;
 mod disposal;
 mod inflight;
 pub(crate) mod job;
+mod merge;
 mod order;
 mod pass;
+mod pending;
 mod pump;
 pub(crate) mod shared;
 mod submit;
@@ -44,7 +47,8 @@ mod loom_tests;
 pub use complete::{Completion, Times};
 pub use config::{Dependency, Job, LIMIT_MAX, OnError, OpenError, QueueConfig, Refusal, ReserveError};
 pub use inflight::{Full, InFlight};
-pub use submit::{JobFences, Pending, Reserved};
+pub use pending::Pending;
+pub use submit::{JobFences, Reserved};
 
 use crate::device::Device;
 use crate::device::driver::Driver;

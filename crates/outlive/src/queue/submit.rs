@@ -9,12 +9,14 @@ use super::config::{Dependency, Job, OnError, Refusal, ReserveError};
 use super::deps::{self, MoreNode, NODES_MAX};
 use super::dispatch::Who;
 use super::job::{self, Cells, Flags, INLINE_NODES, JobCore, Stage, Step};
+use super::merge::Dependencies;
+use super::pending::Pending;
 use super::shared::{QueueInner, QueueShared, StateGuard};
 use crate::check;
 use crate::device::driver::Driver;
 use crate::exec::object::Object;
-use crate::fence::{Fence, FenceError, Retired, Slot, Status, UserFence};
-use crate::mem::{AllocError, HeapBox, HeapVec, try_push, try_reserve};
+use crate::fence::{Fence, FenceError, Retired, Slot, UserFence};
+use crate::mem::{AllocError, HeapBox, HeapVec, try_reserve};
 use crate::sync::atomic::Ordering;
 use crate::time::Time;
 use crate::trace::Event;
@@ -48,6 +50,10 @@ pub struct JobFences {
 }
 
 impl JobFences {
+    pub(super) const fn from_finished(finished: Fence) -> Self {
+        Self { finished }
+    }
+
     pub(crate) fn of(job: NonNull<JobCore>) -> Self {
         Self { finished: JobCore::fence(job, Slot::Finished) }
     }
@@ -68,94 +74,6 @@ impl JobFences {
     #[must_use]
     pub fn retired(&self) -> Retired {
         Retired::new(self.finished.sibling(Slot::Retired))
-    }
-}
-
-/// The dependencies of one job, merged.
-struct Dependencies {
-    /// On the queue itself: the newest, and whether its error fails the job.
-    own: Option<(Fence, bool)>,
-    others: FewOrMany,
-}
-
-/// A list that allocates only beyond what a block has nodes for.
-struct FewOrMany {
-    few: [Option<(Fence, OnError)>; INLINE_NODES],
-    many: HeapVec<(Fence, OnError)>,
-}
-
-impl FewOrMany {
-    const fn new() -> Self {
-        Self { few: [const { None }; INLINE_NODES], many: HeapVec::new() }
-    }
-
-    fn len(&self) -> usize {
-        self.few.iter().flatten().count() + self.many.len()
-    }
-
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut (Fence, OnError)> {
-        self.few.iter_mut().flatten().chain(&mut self.many)
-    }
-
-    fn push(&mut self, entry: (Fence, OnError)) -> Result<(), AllocError> {
-        match self.few.iter_mut().find(|slot| slot.is_none()) {
-            Some(slot) => *slot = Some(entry),
-            None => try_push(&mut self.many, entry).map_err(|(error, _)| error)?,
-        }
-        Ok(())
-    }
-}
-
-impl Dependencies {
-    /// Adds one. Per context only the newest is kept, unless an older one's error would be lost: it is dropped only when it
-    /// has signaled without error, or the policy is "run".
-    fn add(&mut self, queue: &QueueShared, dependency: Dependency) -> Result<(), AllocError> {
-        let Dependency { fence, on_error } = dependency;
-        let same_client = fence.client() != 0 && fence.client() == queue.info.client;
-        let on_error = on_error.unwrap_or(if same_client { OnError::Fail } else { OnError::Run });
-        if fence.status() == Status::Signaled(Ok(())) {
-            return Ok(());
-        }
-        let own = fence.header().info.as_ref().is_some_and(|info| info.same(&queue.info));
-        if own && fence.slot() == Slot::First {
-            // It starts after its predecessors in any case.
-            return Ok(());
-        }
-        if own && fence.slot() == Slot::Finished {
-            let fails = on_error == OnError::Fail;
-            match self.own.take() {
-                None => {
-                    self.own = Some((fence, fails));
-                    return Ok(());
-                }
-                // The newer one finishes later; the older one's error only counts if it was to fail the job.
-                Some((kept, kept_fails)) => {
-                    let newer = fence.seqno() > kept.seqno();
-                    let (new, old) =
-                        if newer { ((fence, fails), (kept, kept_fails)) } else { ((kept, kept_fails), (fence, fails)) };
-                    self.own = Some(new);
-                    return if old.1 { self.add_other(old.0, OnError::Fail) } else { Ok(()) };
-                }
-            }
-        }
-        self.add_other(fence, on_error)
-    }
-
-    fn add_other(&mut self, fence: Fence, on_error: OnError) -> Result<(), AllocError> {
-        for (kept, policy) in self.others.iter_mut() {
-            if kept.context() != fence.context() || *policy != on_error {
-                continue;
-            }
-            let (older, newer_is_new) = if fence.seqno() >= kept.seqno() { (&*kept, true) } else { (&fence, false) };
-            if on_error == OnError::Run || older.status() == Status::Signaled(Ok(())) || older.seqno() == fence.seqno()
-            {
-                if newer_is_new {
-                    *kept = fence;
-                }
-                return Ok(());
-            }
-        }
-        self.others.push((fence, on_error))
     }
 }
 
@@ -247,7 +165,7 @@ fn prepare<'a>(
             None => {}
         }
     }
-    let mut merged = Dependencies { own: None, others: FewOrMany::new() };
+    let mut merged = Dependencies::new();
     for dependency in dependencies {
         merged.add(queue, dependency).map_err(Refusal::OutOfMemory)?;
     }
@@ -366,43 +284,6 @@ impl<D: Driver> fmt::Debug for Reserved<D> {
     }
 }
 
-/// A reserved job that waits for user fences. Dropping it changes nothing.
-#[derive(Debug)]
-pub struct Pending {
-    finished: Fence,
-    queue: Object<QueueShared>,
-}
-
-impl Pending {
-    /// Its fences, once it was committed.
-    #[must_use]
-    pub fn fences(&self) -> Option<JobFences> {
-        (self.finished.header().seqno.load(Ordering::Acquire) != 0)
-            .then(|| JobFences { finished: self.finished.clone() })
-    }
-
-    /// Its end as something that need not come: signals when the job finishes, or is cancelled before its commit.
-    #[must_use]
-    pub fn done(&self) -> UserFence {
-        UserFence::of_job(self.finished.clone())
-    }
-
-    /// Cancels it, unless it was committed; false if it was. Its payload goes to the reaper. Any context; never blocks.
-    #[expect(clippy::must_use_candidate, reason = "most callers do not care whether it was too late")]
-    pub fn cancel(&self) -> bool {
-        let state = self.queue.state.lock();
-        if self.finished.header().seqno.load(Ordering::Acquire) != 0 || self.finished.is_signaled() {
-            return false;
-        }
-        let job = JobCore::of(&self.finished);
-        // SAFETY: counted by the fence; not committed, so still in the list of pending jobs.
-        unsafe { job.as_ref() }.disposal.decide(Err(FenceError::Canceled));
-        self.queue.poke();
-        drop(state);
-        true
-    }
-}
-
 impl QueueShared {
     /// Publishes `job`, whose owner gives it up.
     pub(crate) fn commit(&self, job: NonNull<JobCore>, who: Who) {
@@ -442,99 +323,5 @@ impl QueueShared {
         hub.trace(|| Event::JobQueued { job: id, client, credits, depth });
         // SAFETY: in the order.
         unsafe { deps::visit(job, |on| hub.trace(|| Event::JobDependency { job: id, on: on.id() })) };
-    }
-
-    /// Puts `job`, whose owner gives it up, among those that wait for user fences.
-    fn wait_for_users(&self, job: NonNull<JobCore>, first_user_node: usize, deadline: Time) {
-        // SAFETY: the caller's job.
-        unsafe { deps::arm_from(job, first_user_node) };
-        let mut state = self.state.lock();
-        // SAFETY: the caller's job, in no list.
-        let cells = unsafe { JobCore::cells(job) };
-        // Its timeout is needed again at the commit; `started` is not until then.
-        cells.started = core::mem::replace(&mut cells.due, deadline);
-        cells.stage = Stage::Pending;
-        // SAFETY: in no list; its count passes to this list; the lock is held.
-        unsafe { state.pending.push_back(job.cast()) };
-        state.unreaped += 1;
-        self.arm(&mut state, deadline);
-        // SAFETY: in the list.
-        let ready = unsafe { job.as_ref() }.waiting.fetch_sub(1, Ordering::AcqRel) == 1;
-        if ready || state.refuse_running.is_some() {
-            self.poke();
-        }
-    }
-
-    /// On the lane: commits the pending jobs whose user fences have signaled, and cancels those that failed or are late.
-    pub(crate) fn commit_pending<'a>(&'a self, mut state: StateGuard<'a>, now: Time) -> StateGuard<'a> {
-        let mut earliest = Time::NEVER;
-        let mut at = state.pending.front();
-        while let Some(link) = at {
-            let job = JobCore::from_link(link);
-            // SAFETY: in the list of pending jobs, whose lock is held.
-            let core = unsafe { job.as_ref() };
-            let due = state.cells(job).due;
-            if let Some(error) = state.refuse_running {
-                core.disposal.decide(Err(error));
-            } else if due <= now {
-                core.disposal.decide(Err(FenceError::TimedOut));
-            }
-            let failed = core.disposal.verdict();
-            if failed.is_some() {
-                // SAFETY: this is the queue's lane, and the job has not been retired.
-                unsafe { deps::disarm(job) };
-            }
-            if core.waiting.load(Ordering::Acquire) > 0 {
-                earliest = earliest.min(due);
-                // SAFETY: in the list.
-                at = unsafe { state.pending.next(link) };
-                continue;
-            }
-            // SAFETY: as above.
-            unsafe { state.pending.remove(link) };
-            state = match failed {
-                Some(verdict) => self.cancel_pending(state, job, verdict, now),
-                None => self.commit_now(state, job),
-            };
-            at = state.pending.front();
-            earliest = Time::NEVER;
-        }
-        state.next_due = state.next_due.min(earliest);
-        state
-    }
-
-    fn commit_now<'a>(&'a self, mut state: StateGuard<'a>, job: NonNull<JobCore>) -> StateGuard<'a> {
-        let cells = state.cells(job);
-        cells.due = core::mem::replace(&mut cells.started, Time::ZERO);
-        // The commit counts it again.
-        state.unreaped -= 1;
-        drop(state);
-        // SAFETY: taken out of the list, so this is its only owner.
-        unsafe { job.as_ref() }.waiting.store(1, Ordering::Relaxed);
-        self.commit(job, Who::Lane);
-        self.state.lock()
-    }
-
-    fn cancel_pending<'a>(
-        &'a self,
-        state: StateGuard<'a>,
-        job: NonNull<JobCore>,
-        verdict: Result<(), FenceError>,
-        now: Time,
-    ) -> StateGuard<'a> {
-        let bytes = state.cells(job).bytes;
-        drop(state);
-        for (slot, result) in [(Slot::First, verdict), (Slot::Finished, verdict), (Slot::Retired, Ok(()))] {
-            // SAFETY: taken out of the list with its count.
-            unsafe { JobCore::lend(job, slot) }.signal(result, now, self.hub());
-        }
-        if let Some(principal) = &self.principal {
-            principal.refund(bytes);
-        }
-        let mut state = self.state.lock();
-        // SAFETY: in no list; its count passes to this one.
-        unsafe { state.dead.push_back(job.cast()) };
-        self.poke_reaper(&mut state);
-        state
     }
 }

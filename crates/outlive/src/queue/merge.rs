@@ -1,0 +1,102 @@
+//! Merging a job's dependencies: per fence context the newest is enough, unless an older one's error would be lost.
+//!
+//! A dependency on an earlier job of the same queue needs no node at all. Others go into the nodes of the job's block, and
+//! beyond those into a list that is allocated.
+
+use super::config::{Dependency, OnError};
+use super::job::INLINE_NODES;
+use super::shared::QueueShared;
+use crate::fence::{Fence, Slot, Status};
+use crate::mem::{AllocError, HeapVec, try_push};
+
+/// The dependencies of one job, merged.
+pub(super) struct Dependencies {
+    /// On the queue itself: the newest, and whether its error fails the job.
+    pub(super) own: Option<(Fence, bool)>,
+    pub(super) others: FewOrMany,
+}
+
+/// A list that allocates only beyond what a block has nodes for.
+pub(super) struct FewOrMany {
+    pub(super) few: [Option<(Fence, OnError)>; INLINE_NODES],
+    pub(super) many: HeapVec<(Fence, OnError)>,
+}
+
+impl FewOrMany {
+    const fn new() -> Self {
+        Self { few: [const { None }; INLINE_NODES], many: HeapVec::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.few.iter().flatten().count() + self.many.len()
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut (Fence, OnError)> {
+        self.few.iter_mut().flatten().chain(&mut self.many)
+    }
+
+    fn push(&mut self, entry: (Fence, OnError)) -> Result<(), AllocError> {
+        match self.few.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(entry),
+            None => try_push(&mut self.many, entry).map_err(|(error, _)| error)?,
+        }
+        Ok(())
+    }
+}
+
+impl Dependencies {
+    pub(super) const fn new() -> Self {
+        Self { own: None, others: FewOrMany::new() }
+    }
+
+    /// Adds one. Per context only the newest is kept, unless an older one's error would be lost: it is dropped only when it
+    /// has signaled without error, or the policy is "run".
+    pub(super) fn add(&mut self, queue: &QueueShared, dependency: Dependency) -> Result<(), AllocError> {
+        let Dependency { fence, on_error } = dependency;
+        let same_client = fence.client() != 0 && fence.client() == queue.info.client;
+        let on_error = on_error.unwrap_or(if same_client { OnError::Fail } else { OnError::Run });
+        if fence.status() == Status::Signaled(Ok(())) {
+            return Ok(());
+        }
+        let own = fence.header().info.as_ref().is_some_and(|info| info.same(&queue.info));
+        if own && fence.slot() == Slot::First {
+            // It starts after its predecessors in any case.
+            return Ok(());
+        }
+        if own && fence.slot() == Slot::Finished {
+            let fails = on_error == OnError::Fail;
+            match self.own.take() {
+                None => {
+                    self.own = Some((fence, fails));
+                    return Ok(());
+                }
+                // The newer one finishes later; the older one's error only counts if it was to fail the job.
+                Some((kept, kept_fails)) => {
+                    let newer = fence.seqno() > kept.seqno();
+                    let (new, old) =
+                        if newer { ((fence, fails), (kept, kept_fails)) } else { ((kept, kept_fails), (fence, fails)) };
+                    self.own = Some(new);
+                    return if old.1 { self.add_other(old.0, OnError::Fail) } else { Ok(()) };
+                }
+            }
+        }
+        self.add_other(fence, on_error)
+    }
+
+    fn add_other(&mut self, fence: Fence, on_error: OnError) -> Result<(), AllocError> {
+        for (kept, policy) in self.others.iter_mut() {
+            if kept.context() != fence.context() || *policy != on_error {
+                continue;
+            }
+            let (older, newer_is_new) = if fence.seqno() >= kept.seqno() { (&*kept, true) } else { (&fence, false) };
+            if on_error == OnError::Run || older.status() == Status::Signaled(Ok(())) || older.seqno() == fence.seqno()
+            {
+                if newer_is_new {
+                    *kept = fence;
+                }
+                return Ok(());
+            }
+        }
+        self.others.push((fence, on_error))
+    }
+}
