@@ -60,6 +60,9 @@ struct LaneState {
     running: bool,
 }
 
+/// Items of work between two looks at the timers: about as many microseconds.
+const TIMER_TURNS: u64 = 16;
+
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) ident: Ref<Ident>,
@@ -208,11 +211,16 @@ impl Hub {
         let running = Running { hub: self, lane };
         let _context = check::enter_lane(lane);
         let mut any = false;
-        loop {
-            if lane == Lane::Signalling {
+        for turn in 0_u64.. {
+            // Timers are looked at before anything else, when all is done, and now and then.
+            if lane == Lane::Signalling && turn % TIMER_TURNS == 0 {
                 any |= self.timers.fire_due(self.now());
             }
             if self.run_one(lane) {
+                any = true;
+                continue;
+            }
+            if lane == Lane::Signalling && turn % TIMER_TURNS != 0 && self.timers.fire_due(self.now()) {
                 any = true;
                 continue;
             }
@@ -220,10 +228,11 @@ impl Hub {
             let mut state = self.lane(lane).lock();
             if state.list.is_empty() {
                 state.running = false;
-                core::mem::forget(running);
-                return any;
+                break;
             }
         }
+        core::mem::forget(running);
+        any
     }
 
     pub(crate) fn is_idle(&self, lane: Lane) -> bool {

@@ -3,10 +3,7 @@
 //! A [`Proof`] is written before a signal and read after it was seen, so loom also checks that the one happens before the
 //! other; the memory of every execution is counted (see `sync::model`).
 
-#![expect(
-    unsafe_code,
-    reason = "a cell that loom checks, and a protocol broken by hand; docs/unsafe.md, `fence::loom_tests`"
-)]
+#![expect(unsafe_code, reason = "a cell that loom checks; docs/unsafe.md, `fence::loom_tests`")]
 
 use crate::exec::node::{LaneNode, Place, Task};
 use crate::fence::wait::WaitError;

@@ -265,8 +265,11 @@ pub(crate) unsafe fn clear(job: NonNull<JobCore>) {
         // SAFETY: nobody else reads it any more.
         drop(unsafe { (*cell).take() });
     };
-    // SAFETY: alive by the count that reaping holds.
-    unsafe { each(job, 0, clear_one) };
+    // SAFETY: alive by the count that reaping holds; the caller is the only owner.
+    if unsafe { JobCore::cells(job) }.flags.nodes {
+        // SAFETY: as above.
+        unsafe { each(job, 0, clear_one) };
+    }
     // SAFETY: as above.
     let cell = unsafe { job.as_ref() }.own.get();
     // SAFETY: as above.

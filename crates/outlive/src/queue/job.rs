@@ -92,6 +92,8 @@ pub(crate) struct Flags {
     pub(crate) native: bool,
     /// An error of the own-queue dependency fails this one.
     pub(crate) own_fails: bool,
+    /// Some node of it names, or may come to name, a fence. Does not change after the reservation.
+    pub(crate) nodes: bool,
     /// Holds what `acquire` took.
     pub(crate) acquired: bool,
 }

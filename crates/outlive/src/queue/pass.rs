@@ -31,6 +31,10 @@ impl QueueShared {
         }
         state.passing = true;
         let mut now = None;
+        // A job that ended knows when; the clock is read, once, for those that did not.
+        let known = |ended: Time, now: &mut Option<Time>| {
+            if ended == Time::ZERO { *now.get_or_insert_with(|| self.now()) } else { ended }
+        };
         for turn in 0.. {
             let refusing = state.refuse.is_some();
             let finish = state.take_finish(if refusing { *now.get_or_insert_with(|| self.now()) } else { Time::ZERO });
@@ -42,13 +46,13 @@ impl QueueShared {
                 break;
             }
             let at = finish.map(|(job, _)| (state.cells(job).ended, state.cells(job).flags));
+            let done = retire.map_or(Time::ZERO, |(job, _)| state.cells(job).ended);
             drop(state);
             if let (Some((job, verdict)), Some((ended, flags))) = (finish, at) {
-                let ended = if ended == Time::ZERO { *now.get_or_insert_with(|| self.now()) } else { ended };
-                self.signal_finished(job, verdict, ended, flags);
+                self.signal_finished(job, verdict, known(ended, &mut now), flags);
             }
             if let Some((job, hardware)) = retire {
-                self.signal_retired(job, hardware, now.unwrap_or_else(|| self.now()));
+                self.signal_retired(job, hardware, known(done, &mut now));
             }
             state = self.state.lock();
             if let Some((job, hardware)) = retire {

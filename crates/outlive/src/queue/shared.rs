@@ -262,7 +262,9 @@ impl QueueShared {
     /// The last dependency of `job`, which may be gone by now, has signaled.
     pub(crate) fn job_ready(&self, job: NonNull<JobCore>) {
         let state = self.state.lock();
-        if state.next_start() == Some(job) || state.refuse.is_some() || !state.pending.is_empty() {
+        let awaited = state.next_start() == Some(job) || state.refuse.is_some() || !state.pending.is_empty();
+        drop(state);
+        if awaited {
             self.poke();
         }
     }

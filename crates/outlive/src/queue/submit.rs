@@ -122,7 +122,7 @@ pub(crate) fn reserve<D: Driver>(
     let own_fails = merged.own.as_ref().is_some_and(|(_, fails)| *fails);
     let cells = Cells {
         stage: Stage::Reserved,
-        flags: Flags { own_fails, ..Flags::default() },
+        flags: Flags { own_fails, nodes: first_user_node > 0 || user_waits > 0, ..Flags::default() },
         step: Step::Running,
         credits,
         bytes,
@@ -288,7 +288,10 @@ impl QueueShared {
     /// Publishes `job`, whose owner gives it up.
     pub(crate) fn commit(&self, job: NonNull<JobCore>, who: Who) {
         // SAFETY: the caller's job.
-        unsafe { deps::arm_all(job, self) };
+        if unsafe { JobCore::cells(job) }.flags.nodes {
+            // SAFETY: as above.
+            unsafe { deps::arm_all(job, self) };
+        }
         let mut state = self.state.lock();
         state.last_seqno += 1;
         // SAFETY: alive: its count passes to the order below.
@@ -306,6 +309,8 @@ impl QueueShared {
             self.poke();
         } else if ready && state.next_start() == Some(job) && !state.token {
             if who == Who::Submitter && !self.limits.bypass {
+                // The lane that this wakes wants the lock first thing.
+                drop(state);
                 self.poke();
             } else {
                 drop(self.dispatch(state, who));
