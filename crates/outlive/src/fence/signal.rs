@@ -161,18 +161,18 @@ impl Fence {
 
     fn act_on_waiters(&self, hub: &Ref<Hub>) {
         let state = self.state();
-        loop {
+        let mut hook = None;
+        let mut more = true;
+        while more {
             let mut waiters = state.waiters.lock();
             // SAFETY: the list's lock is held.
-            let Some(link) = (unsafe { waiters.list.pop_front() }) else {
-                let hook = waiters.hook.take();
-                // ORDERING: Release: who sees `DONE` sees that the actions were taken.
-                state.word.fetch_or(DONE, Ordering::Release);
-                drop(waiters);
-                // The hook is an object: its foreign part is dropped on the reaper.
-                drop(hook);
-                return;
-            };
+            let popped = unsafe { waiters.list.pop_front() };
+            // Registration is refused since `SIGNALED` was set, so once the list is empty it stays so.
+            more = !waiters.list.is_empty();
+            if !more {
+                hook = waiters.hook.take();
+            }
+            let Some(link) = popped else { break };
             let node = Node::from_link(link);
             // SAFETY: a node on a fence is alive until it is taken out, and a remover needs the lock held here.
             let kind = unsafe { node.as_ref() }.kind;
@@ -204,6 +204,10 @@ impl Fence {
                 Kind::Lane => self.hand_over(waiters, node.cast(), hub),
             }
         }
+        // ORDERING: Release: who sees `DONE` sees that the actions were taken.
+        state.word.fetch_or(DONE, Ordering::Release);
+        // The hook is an object: its foreign part is dropped on the reaper.
+        drop(hook);
     }
 
     fn hand_over(

@@ -22,7 +22,7 @@ use super::shared::QueueShared;
 use crate::exec::node::{Kind, Node, Place};
 use crate::fence::{Cause, Fence, Slot, Status};
 use crate::sabotage::{self, Sabotage};
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{Ordering, fence};
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::mem::offset_of;
@@ -201,8 +201,8 @@ unsafe fn resolve(at: NonNull<DepNode>, slot: Slot, notify: bool) {
             // SAFETY: as above.
             unsafe { job.as_ref() }.disposal.decide(dependency_failed(error));
         } else if fence.is_jobs() && slot != Slot::Retired {
-            // SAFETY: idle, starts a `DepNode`, counted as before.
-            if unsafe { fence.sibling(Slot::Retired).register_as(at.cast(), Place::Sibling) } {
+            // SAFETY: the node is idle, and this side has its registration's count.
+            if unsafe { move_on(at, job, &fence.sibling(Slot::Retired)) } {
                 return;
             }
         }
@@ -210,6 +210,32 @@ unsafe fn resolve(at: NonNull<DepNode>, slot: Slot, notify: bool) {
     count_down(job, notify);
     // SAFETY: this registration's count.
     unsafe { JobCore::release(job) };
+}
+
+/// Puts a node on the `retired` of the job whose fence failed. False: that has signaled too, or nobody waits any more,
+/// because the dependant has a verdict meanwhile; the node is idle again then, with its count.
+///
+/// # Safety
+/// The node is idle, and the caller has its registration's count of the block.
+unsafe fn move_on(at: NonNull<DepNode>, job: NonNull<JobCore>, retired: &Fence) -> bool {
+    // Once the node is registered, its count is the registration's; this one is for looking at the job.
+    JobCore::retain(job);
+    // SAFETY: idle, starts a `DepNode`, counted by the caller.
+    let mut moved = unsafe { retired.register_as(at.cast(), Place::Sibling) };
+    if moved {
+        // ORDERING: pairs with the fence in `disarm`: either the verdict is seen here, or the new place there.
+        fence(Ordering::SeqCst);
+        // SAFETY: counted above.
+        let core = unsafe { job.as_ref() };
+        // SAFETY: as above: the node is part of the block, or of a list that lives as long.
+        let node = unsafe { at.as_ref() };
+        if core.disposal.verdict().is_some() && retired.unregister_from(&node.node, Place::Sibling) {
+            moved = false;
+        }
+    }
+    // SAFETY: the count taken above.
+    unsafe { JobCore::release(job) };
+    moved
 }
 
 /// One dependency less. The caller has a count of the block.
@@ -234,6 +260,8 @@ pub(crate) fn count_down(job: NonNull<JobCore>, notify: bool) {
 /// # Safety
 /// The caller is the queue's pass, and the job has not been retired.
 pub(crate) unsafe fn disarm(job: NonNull<JobCore>) {
+    // ORDERING: pairs with the fence in `move_on`.
+    fence(Ordering::SeqCst);
     let disarm_one = |at: NonNull<DepNode>| {
         // SAFETY: alive: its job is in the queue's order.
         let node = unsafe { at.as_ref() };
