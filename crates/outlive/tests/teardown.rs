@@ -306,6 +306,42 @@ fn a_driver_that_panics_in_reset_and_in_unplug() {
 }
 
 #[test]
+fn a_driver_that_panics_in_release() {
+    for early in [false, true] {
+        let rig = Rig::new();
+        let queue = rig.queue(QueueConfig::new("q"));
+        let first = queue.reserve(rig.buffers(1)).unwrap().commit();
+        let second = queue.reserve(rig.buffers(2)).unwrap().commit();
+        rig.gpu().script(|script| script.release = Some(Box::new(|| panic!("release"))));
+        // In the hardware's context, where the panic comes out too.
+        panics(|| rig.complete(&queue, if early { 2 } else { 1 }, Ok(())));
+        rig.idle();
+        assert!(queue.status().closed);
+        rig.complete(&queue, if early { 1 } else { 2 }, Ok(()));
+        rig.pass_ms(3_000);
+        assert!(first.retired().is_signaled() && second.retired().is_signaled());
+        drop(queue);
+        all_gone(rig);
+    }
+}
+
+#[test]
+fn a_driver_that_panics_in_waits_natively() {
+    let rig = Rig::new();
+    let (one, two) = (rig.queue(QueueConfig::new("1")), rig.queue(QueueConfig::new("2")));
+    let first = one.reserve(rig.buffers(1)).unwrap().commit();
+    rig.gpu().script(|script| script.native_panics = true);
+    let reserved = two.reserve_after(rig.buffers(2), [first.finished()]).unwrap();
+    panics(|| drop(reserved.commit()));
+    rig.gpu().script(|script| script.native_panics = false);
+    rig.idle();
+    assert!(two.status().closed && two.drained().is_drained());
+    rig.complete(&one, 1, Ok(()));
+    drop((one, two));
+    all_gone(rig);
+}
+
+#[test]
 fn a_driver_that_panics_on_a_lane_of_threads_costs_that_thread_only() {
     let rig = Rig::threads(false);
     let hook = std::panic::take_hook();

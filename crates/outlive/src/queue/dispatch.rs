@@ -7,8 +7,8 @@
 //! nothing recurses, and a driver never sees its job's payload used behind its back.
 //!
 //! # Panics
-//! A driver call that panics meets `CallGuard`: the payload and the token are given back, the queue is closed, and the
-//! panic goes on. Of the job the rule for dropped completions holds: it fails at once and is on the retire list.
+//! A driver call that panics meets `CallGuard` and `TokenGuard`: the payload and the token are given back, the queue is closed, and
+//! the panic goes on. Of the job the rule for dropped completions holds: it fails at once and is on the retire list.
 #![expect(unsafe_code, reason = "driver calls; docs/unsafe.md, `queue::dispatch`")]
 
 use super::complete::Completion;
@@ -41,28 +41,37 @@ pub(crate) enum Who {
     Lane,
 }
 
-/// Gives token and payload back when a driver call panics.
+/// Gives the token back when a driver call panics under it.
+pub(super) struct TokenGuard<'a>(pub(super) &'a QueueShared);
+
+impl Drop for TokenGuard<'_> {
+    fn drop(&mut self) {
+        // Only reached by unwinding: who ends well forgets it and gives the token back with `give_token_back`.
+        let mut state = self.0.state.lock();
+        self.0.give_token_back(&mut state);
+        self.0.poke();
+    }
+}
+
+/// Gives the payload back, and closes the queue, when a driver call panics.
 struct CallGuard<'a> {
     queue: &'a QueueShared,
-    job: Option<NonNull<JobCore>>,
+    job: NonNull<JobCore>,
 }
 
 impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         // Only reached by unwinding out of a driver call.
         let mut state = self.queue.state.lock();
-        if let Some(job) = self.job {
-            let cells = state.cells(job);
-            cells.flags.busy = false;
-            // SAFETY: it was busy, so it is in the order.
-            let core = unsafe { job.as_ref() };
-            core.disposal.decide(Err(FenceError::DriverBug));
-            if cells.stage == Stage::Running && !cells.flags.settled {
-                // What the driver did before it panicked is unknown: drained, then taken off by force.
-                cells.step = Step::Draining;
-            }
+        let cells = state.cells(self.job);
+        cells.flags.busy = false;
+        // SAFETY: it was busy, so it is in the order.
+        let core = unsafe { self.job.as_ref() };
+        core.disposal.decide(Err(FenceError::DriverBug));
+        if cells.stage == Stage::Running && !cells.flags.settled {
+            // What the driver did before it panicked is unknown: drained, then taken off by force.
+            cells.step = Step::Draining;
         }
-        state.token = false;
         self.queue.refuse(&mut state, FenceError::DriverBug);
         self.queue.poke();
     }
@@ -79,7 +88,7 @@ impl QueueShared {
         debug_assert!(state.token && !state.cells(job).flags.busy);
         state.cells(job).flags.busy = true;
         drop(state);
-        let guard = CallGuard { queue: self, job: Some(job) };
+        let guard = CallGuard { queue: self, job };
         let in_driver = check::signalling();
         let answer = driver_call();
         drop(in_driver);
@@ -95,6 +104,7 @@ impl QueueShared {
             return state;
         }
         state.token = true;
+        let token = TokenGuard(self);
         let mut left = if who == Who::Submitter { BYPASS_MAX } else { LANE_MAX };
         loop {
             match self.next(&state, who) {
@@ -117,6 +127,7 @@ impl QueueShared {
                 }
             }
         }
+        core::mem::forget(token);
         self.give_token_back(&mut state);
         state
     }
@@ -184,7 +195,7 @@ impl QueueShared {
         }
         let info = self.job_info(&state, job);
         drop(state);
-        let guard = CallGuard { queue: self, job: Some(job) };
+        let guard = CallGuard { queue: self, job };
         let in_driver = check::signalling();
         // SAFETY: token and mark are held; the ops are this queue's. The completion takes a count of its own.
         unsafe { (self.ops.run)(self, job, info, Completion::new(job)) };
@@ -215,8 +226,12 @@ impl QueueShared {
         flags.acquired = false;
         flags.busy = true;
         drop(state);
+        let guard = CallGuard { queue: self, job };
+        let in_driver = check::signalling();
         // SAFETY: the mark is held; the ops are this queue's.
         unsafe { (self.ops.release)(self, job) };
+        drop(in_driver);
+        core::mem::forget(guard);
         let state = self.state.lock();
         state.cells(job).flags.busy = false;
         state

@@ -9,7 +9,7 @@
 //! What happens to one whose time is over is decided by [`Overdue::of`], without lock or clock.
 #![expect(unsafe_code, reason = "work items and driver calls; docs/unsafe.md, `queue::pump`")]
 
-use super::dispatch::Who;
+use super::dispatch::{TokenGuard, Who};
 use super::job::{JobCore, Step};
 use super::shared::{QueueShared, StateGuard};
 use crate::check;
@@ -148,6 +148,7 @@ impl QueueShared {
             return state;
         }
         state.token = true;
+        let token = TokenGuard(self);
         let mut earliest = suspended_until.filter(|until| *until > now).unwrap_or(Time::NEVER);
         let mut from = None;
         loop {
@@ -163,6 +164,7 @@ impl QueueShared {
             }
         }
         state.next_due = earliest;
+        core::mem::forget(token);
         self.give_token_back(&mut state);
         state
     }

@@ -289,9 +289,16 @@ impl QueueShared {
     pub(crate) fn commit(&self, job: NonNull<JobCore>, who: Who) {
         // SAFETY: the caller's job.
         if unsafe { JobCore::cells(job) }.flags.nodes {
+            // The driver is asked for native waits in here, and may panic.
+            let unwound = PublishAnyway { queue: self, job };
             // SAFETY: as above.
             unsafe { deps::arm_all(job, self) };
+            core::mem::forget(unwound);
         }
+        self.publish(job, who);
+    }
+
+    fn publish(&self, job: NonNull<JobCore>, who: Who) {
         let mut state = self.state.lock();
         state.last_seqno += 1;
         // SAFETY: alive: its count passes to the order below.
@@ -328,5 +335,20 @@ impl QueueShared {
         hub.trace(|| Event::JobQueued { job: id, client, credits, depth });
         // SAFETY: in the order.
         unsafe { deps::visit(job, |on| hub.trace(|| Event::JobDependency { job: id, on: on.id() })) };
+    }
+}
+
+/// A driver that panics while a job is being committed: the job is published all the same, failed, and its queue closed.
+struct PublishAnyway<'a> {
+    queue: &'a QueueShared,
+    job: NonNull<JobCore>,
+}
+
+impl Drop for PublishAnyway<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the job being committed, which this owns.
+        unsafe { self.job.as_ref() }.disposal.decide(Err(FenceError::DriverBug));
+        self.queue.refuse(&mut self.queue.state.lock(), FenceError::DriverBug);
+        self.queue.publish(self.job, Who::Lane);
     }
 }

@@ -80,6 +80,9 @@ pub struct Script {
     pub reset: Option<Box<dyn FnMut(ResetScope, ResetToken) + Send>>,
     pub unplug: Option<Box<dyn FnMut(ResetToken) + Send>>,
     pub native: bool,
+    /// Panics in `waits_natively`.
+    pub native_panics: bool,
+    pub release: Option<Box<dyn FnOnce() + Send>>,
 }
 
 pub struct Gpu {
@@ -156,6 +159,10 @@ impl Driver for Gpu {
 
     fn release(&self, job: &mut Buffers) {
         self.log(Call::Release(job.tag));
+        let scripted = self.script.lock().unwrap().release.take();
+        if let Some(release) = scripted {
+            release();
+        }
     }
 
     fn timed_out(&self, cx: &mut JobCx<'_, Self>) -> Verdict {
@@ -195,7 +202,11 @@ impl Driver for Gpu {
     }
 
     fn waits_natively(&self, _fence: &Fence) -> bool {
-        self.script.lock().unwrap().native
+        let script = self.script.lock().unwrap();
+        let (native, panics) = (script.native, script.native_panics);
+        drop(script);
+        assert!(!panics, "waits_natively");
+        native
     }
 }
 
