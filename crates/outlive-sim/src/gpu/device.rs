@@ -124,6 +124,12 @@ impl Gpu {
         self.owner
     }
 
+    /// Pages of its memory that the firmware's own page tables take; rings need some, and they stay.
+    #[must_use]
+    pub const fn firmware_tables(&self) -> u32 {
+        self.firmware.tables()
+    }
+
     /// Up to when it has run.
     #[must_use]
     pub const fn now(&self) -> Time {

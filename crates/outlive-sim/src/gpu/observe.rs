@@ -99,6 +99,20 @@ pub enum Observation {
         /// Which job.
         job: JobId,
     },
+    /// Device: the job has an engine to itself from here on.
+    OnEngine {
+        /// Which job.
+        job: JobId,
+        /// Which engine.
+        engine: u32,
+    },
+    /// Device: the job was taken off the engine: it ended, or waits for another turn.
+    OffEngine {
+        /// Which job.
+        job: JobId,
+        /// Which engine.
+        engine: u32,
+    },
     /// Device: the job touches this page now, and may at any time until it has stopped.
     Live {
         /// Which job.

@@ -286,7 +286,9 @@ impl Gpu {
         self.advance(memory, now);
         for engine in 0..self.engines.len() {
             self.count_engine(engine);
-            self.engines[engine].vacate();
+            if let Some(record) = self.engines[engine].job {
+                self.leave_engine(memory, engine, record);
+            }
             self.engines[engine].turn = None;
         }
         let cause = StopCause::Unplugged;

@@ -178,7 +178,7 @@ impl Gpu {
             Progress::Until { active_ns } => active_ns.min(job.fault_at_ns) - job.active_ns,
             Progress::Blocked => {
                 job.place = Place::Blocked;
-                self.engines[engine].vacate();
+                self.leave_engine(memory, engine, record);
                 self.blocked.push(record);
                 let queue = self.jobs[index(record)].queue;
                 self.enqueue(queue);
@@ -290,6 +290,14 @@ impl Gpu {
         }
     }
 
+    /// Takes a job off its engine.
+    pub(crate) fn leave_engine(&mut self, memory: &mut Memory, engine: usize, record: u32) {
+        self.engines[engine].vacate();
+        let job = self.jobs[index(record)].descriptor.job;
+        // CAST: engines are counted in 32 bits.
+        memory.tap_mut().observe(Observation::OffEngine { job, engine: engine as u32 });
+    }
+
     /// Takes a started job off the hardware, wherever it is, and frees its record.
     pub(crate) fn remove(&mut self, memory: &mut Memory, record: u32, cause: StopCause) {
         let job = &mut self.jobs[index(record)];
@@ -298,7 +306,7 @@ impl Gpu {
         self.free_jobs.push(record);
         memory.tap_mut().observe(Observation::Stopped { job: name, cause });
         match place {
-            Place::Engine(engine) => self.engines[index(engine)].vacate(),
+            Place::Engine(engine) => self.leave_engine(memory, index(engine), record),
             Place::Blocked => self.blocked.retain(|other| *other != record),
             Place::Ready | Place::Nowhere => {}
         }

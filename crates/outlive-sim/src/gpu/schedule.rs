@@ -51,6 +51,8 @@ impl Gpu {
                     // CAST: engines are counted in 32 bits.
                     self.jobs[index(record)].place = Place::Engine(engine as u32);
                     self.engines[engine].occupy(record, now, touch_at);
+                    let job = self.jobs[index(record)].descriptor.job;
+                    memory.tap_mut().observe(Observation::OnEngine { job, engine: engine as u32 });
                     self.run_engine(memory, engine);
                 }
             }
@@ -120,7 +122,7 @@ impl Gpu {
             self.finish(memory, record, Err(HwError::PageFault(fault)));
             return true;
         }
-        self.engines[engine].vacate();
+        self.leave_engine(memory, engine, record);
         self.engines[engine].turn = None;
         // It may stand in the rotation already, for a job that came during its turn: it goes to the end.
         self.rotation.retain(|other| *other != turn.queue);

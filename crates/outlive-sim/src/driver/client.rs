@@ -1,0 +1,250 @@
+//! `SimClient`: a client as a process would be one: an address space, queues in it, and jobs.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::time::Duration;
+use outlive::{Drained, Job, JobFences, JobQueue, OpenError, QueueConfig, Refusal, Reserved};
+
+use super::buffer::{Buffer, Space};
+use super::hardware::{SimDriver, SimRing};
+use super::host::SimHost;
+use super::job::{JobSpec, SimJob};
+use crate::gpu::{GpuError, JobId, MemoryError, QueueId};
+
+/// Ring slots for each credit: so many jobs may end before the oldest does.
+const SLOTS_PER_CREDIT: u32 = 64;
+const SLOTS_MIN: u32 = 128;
+const SLOTS_MAX: u32 = 1024;
+
+/// How a client's queue is made.
+#[derive(Debug)]
+pub struct ClientConfig {
+    /// The size of its ring. Default 16. Overrides what `queue` says.
+    pub credits: u32,
+    /// Time that a job may have on an engine. Default 500 ms; at most, and for zero, 10 s. Overrides what `queue` says.
+    pub timeout: Duration,
+    /// Whose jobs they are; default a number of its own. Overrides what `queue` says.
+    pub client: Option<u64>,
+    /// Everything else: gate, group, weight, priority, drain time, bypass, principal. Not `pipelined`: with several
+    /// engines the device overlaps a ring's jobs.
+    pub queue: QueueConfig,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        let (credits, timeout) = (16, Duration::from_millis(500));
+        Self { credits, timeout, client: None, queue: QueueConfig::new("ring") }
+    }
+}
+
+/// A job that was committed.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// Its fences.
+    pub fences: JobFences,
+    /// Its name for the checkers, in [`JobEnd`](super::JobEnd) and [`EngineStretch`](super::EngineStretch).
+    pub id: JobId,
+    /// What it writes, for [`Buffer::read`] after `retired`. Holding it keeps the memory; drop it if it is not wanted.
+    pub output: Arc<Buffer>,
+}
+
+/// Why a job was not submitted. Nothing is left of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// There is no device memory for its buffers: wait until a job has retired.
+    Memory(MemoryError),
+    /// The library said no.
+    Refused(Refusal),
+}
+
+impl fmt::Display for SubmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(error) => error.fmt(f),
+            Self::Refused(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for SubmitError {}
+
+impl From<MemoryError> for SubmitError {
+    fn from(error: MemoryError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+/// Why a client or a queue was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The device said no.
+    Device(GpuError),
+    /// The library said no.
+    Refused(OpenError),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(error) => error.fmt(f),
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ClientError {}
+
+impl From<GpuError> for ClientError {
+    fn from(error: GpuError) -> Self {
+        Self::Device(error)
+    }
+}
+
+impl From<OpenError> for ClientError {
+    fn from(error: OpenError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// One queue of a client. Dropping it is a death without warning; see [`SimQueue::close`] for the polite form.
+#[derive(Debug)]
+pub struct SimQueue {
+    space: Arc<Space>,
+    queue: JobQueue<SimDriver>,
+    hw: QueueId,
+    timeout: Duration,
+}
+
+impl SimQueue {
+    fn new(host: &SimHost, space: &Arc<Space>, config: ClientConfig) -> Result<Self, ClientError> {
+        let ClientConfig { credits, timeout, client, queue } = config;
+        let slots = credits.saturating_mul(SLOTS_PER_CREDIT).clamp(SLOTS_MIN, SLOTS_MAX);
+        let client = client.unwrap_or_else(|| host.next_client());
+        let queue = queue.credits(credits).timeout(timeout).client(client);
+        let device = host.device().ok_or(OpenError::DeviceLost)?;
+        let ring = SimRing::new(space, credits, slots)?;
+        let hw = ring.hw();
+        let queue = device.queue(queue, ring)?;
+        let longest = outlive::LIMIT_MAX;
+        let timeout = if timeout.is_zero() { longest } else { timeout.min(longest) };
+        Ok(Self { space: Arc::clone(space), queue, hw, timeout })
+    }
+
+    /// Takes the memory of a job and writes its commands, without the library.
+    ///
+    /// # Errors
+    /// [`SubmitError::Memory`].
+    pub fn payload(&self, spec: &mut JobSpec) -> Result<SimJob, SubmitError> {
+        Ok(SimJob::new(&self.space, spec, self.timeout)?)
+    }
+
+    /// Everything but the commit.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub fn reserve(&self, spec: JobSpec) -> Result<Reserved<SimDriver>, SubmitError> {
+        self.reserve_waiting(spec, 0)
+    }
+
+    /// As [`SimQueue::reserve`], with room for `user_waits` user fences in `commit_when`.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub fn reserve_waiting(&self, mut spec: JobSpec, user_waits: u16) -> Result<Reserved<SimDriver>, SubmitError> {
+        let payload = self.payload(&mut spec)?;
+        let bytes = payload.bytes();
+        let mut job = Job::new(payload).credits(spec.credits).bytes(bytes).user_waits(user_waits);
+        if let Some(timeout) = spec.timeout {
+            job = job.timeout(timeout);
+        }
+        self.queue.reserve_after(job, spec.after).map_err(|refused| SubmitError::Refused(refused.kind))
+    }
+
+    /// Reserves and commits.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing is left of the job then.
+    pub fn submit(&self, spec: JobSpec) -> Result<Submitted, SubmitError> {
+        let reserved = self.reserve(spec)?;
+        let (id, output) = (reserved.id(), reserved.output());
+        // A payload has an output until it is dropped.
+        let output = output.ok_or(SubmitError::Memory(MemoryError::NoSuchPage))?;
+        Ok(Submitted { fences: reserved.commit(), id, output })
+    }
+
+    /// The library's queue: suspend, resume, priority, weight, status.
+    #[must_use]
+    pub const fn queue(&self) -> &JobQueue<SimDriver> {
+        &self.queue
+    }
+
+    /// The device's number for its ring.
+    #[must_use]
+    pub const fn hw(&self) -> QueueId {
+        self.hw
+    }
+
+    /// Accepts nothing more; what is on the hardware gets its drain time.
+    pub fn close(&self) -> Drained {
+        self.queue.close()
+    }
+}
+
+/// A client: an address space of its own and a first queue. Dereferences to that queue. Dropping it is [`kill`].
+///
+/// [`kill`]: SimClient::kill
+#[derive(Debug)]
+pub struct SimClient {
+    name: String,
+    client: u64,
+    first: SimQueue,
+}
+
+impl SimClient {
+    /// A new client of `host`'s device. Takes memory for page tables and a ring: at most 128 KiB.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn new(host: &SimHost, name: &str, config: ClientConfig) -> Result<Self, ClientError> {
+        let client = config.client.unwrap_or_else(|| host.next_client());
+        let space = Arc::new(Space::new(host.shared())?);
+        let first = SimQueue::new(host, &space, ClientConfig { client: Some(client), ..config })?;
+        Ok(Self { name: name.into(), client, first })
+    }
+
+    /// Another queue in the same address space, of the same client unless `config` says otherwise.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn another_queue(&self, host: &SimHost, config: ClientConfig) -> Result<SimQueue, ClientError> {
+        let client = config.client.or(Some(self.client));
+        SimQueue::new(host, &self.first.space, ClientConfig { client, ..config })
+    }
+
+    /// What it was called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number for the library.
+    #[must_use]
+    pub const fn client(&self) -> u64 {
+        self.client
+    }
+
+    /// Dies as a process would: its handles are gone without warning. What the hardware may touch stays until it is done.
+    pub fn kill(self) {
+        drop(self);
+    }
+}
+
+impl core::ops::Deref for SimClient {
+    type Target = SimQueue;
+
+    fn deref(&self) -> &SimQueue {
+        &self.first
+    }
+}

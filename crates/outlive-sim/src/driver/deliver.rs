@@ -1,0 +1,140 @@
+//! What the hardware has to say, and how it reaches the library: collected under the machine's lock, said without it.
+
+use alloc::sync::Arc;
+use core::time::Duration;
+use outlive::{FenceError, InFlight, ResetToken, Times};
+
+use super::hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT};
+use super::machine::{Flying, JobEnd, Machine, Shared};
+use crate::gpu::{HwError, HwSeqno, Interrupt, KilledJob, QueueId, ResetReport, ResetScope, Time};
+
+/// Something to be said to the library.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// The hardware is done with a job.
+    Ended {
+        queue: QueueId,
+        seqno: HwSeqno,
+        flying: Flying,
+        in_flight: Arc<InFlight>,
+        result: Result<(), FenceError>,
+        times: Times,
+    },
+    /// A reset or unplugging worked.
+    Quiesced(ResetToken),
+    /// It did not.
+    Failed(ResetToken),
+}
+
+/// The library's word for an error of the hardware.
+pub(crate) const fn verdict(result: Result<(), HwError>) -> Result<(), FenceError> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(HwError::PageFault(_)) => Err(FenceError::Faulted { code: CODE_PAGE_FAULT }),
+        Err(HwError::Execution { .. }) => Err(FenceError::Faulted { code: CODE_EXECUTION }),
+        Err(HwError::BadDescriptor) => Err(FenceError::Faulted { code: CODE_BAD_DESCRIPTOR }),
+        // The library asks for it only where the verdict is in; else a reset swept it off its ring.
+        Err(HwError::Canceled) => Err(FenceError::Innocent),
+    }
+}
+
+pub(crate) const fn outlive_time(at: Time) -> outlive::Time {
+    outlive::Time::from_ns(at.as_ns())
+}
+
+impl Shared {
+    /// Lets the device have its time, and tells the library what comes of it. True if there was anything to tell. Not
+    /// under any lock; not in a signalling section.
+    pub(crate) fn service(&self) -> bool {
+        let mut any = false;
+        loop {
+            let next = {
+                let mut machine = self.lock();
+                if machine.outbox.is_empty() {
+                    machine.collect();
+                }
+                machine.outbox.pop_front()
+            };
+            let Some(delivery) = next else { return any };
+            any = true;
+            self.deliver(delivery);
+        }
+    }
+
+    fn deliver(&self, delivery: Delivery) {
+        match delivery {
+            Delivery::Ended { queue, seqno, flying, in_flight, result, times } => {
+                in_flight.complete_timed(seqno.0, result, times);
+                self.lock().give_back(queue, &flying);
+            }
+            Delivery::Quiesced(token) => token.quiesced(),
+            Delivery::Failed(token) => token.failed(),
+        }
+    }
+}
+
+impl Machine {
+    /// Advances the device to the present and takes everything it says.
+    fn collect(&mut self) {
+        let now = self.now;
+        let Some((gpu, memory)) = self.device() else { return };
+        gpu.advance(memory, now);
+        while let Some(interrupt) = self.gpu.as_mut().and_then(crate::gpu::Gpu::poll_interrupt) {
+            self.interrupted(&interrupt);
+        }
+        while let Some(report) = self.gpu.as_mut().and_then(crate::gpu::Gpu::poll_reset) {
+            self.reset_ended(report);
+        }
+        self.drain();
+    }
+
+    fn interrupted(&mut self, interrupt: &Interrupt) {
+        let Interrupt { queue, hw_seqno, job, result, start, end, active_ns } = *interrupt;
+        self.note_end(JobEnd { job, result: Some(result), start, end, active_ns });
+        let Some((in_flight, flying)) = self.land(queue, hw_seqno) else { return };
+        let times = Times { end: Some(outlive_time(end)), active: Some(Duration::from_nanos(active_ns)) };
+        let result = verdict(result);
+        self.outbox.push_back(Delivery::Ended { queue, seqno: hw_seqno, flying, in_flight, result, times });
+    }
+
+    /// The end of a reset: of each ring it covers nothing is left on the hardware, if it worked.
+    fn reset_ended(&mut self, report: ResetReport) {
+        self.resets += 1;
+        let at = self.tokens.iter().position(|(scope, _)| *scope == report.scope);
+        let token = at.map(|at| self.tokens.remove(at).1);
+        let ResetReport { scope, ended_at, result, .. } = report;
+        let Ok(killed) = result else {
+            self.outbox.extend(token.map(Delivery::Failed));
+            return;
+        };
+        for job in &killed {
+            let KilledJob { queue, hw_seqno, job, start, active_ns } = *job;
+            self.note_end(JobEnd { job, result: None, start: Some(start), end: ended_at, active_ns });
+            let times = Times { end: Some(outlive_time(ended_at)), active: Some(Duration::from_nanos(active_ns)) };
+            self.end_flying(queue, hw_seqno, FenceError::Innocent, times);
+        }
+        self.end_all(scope, FenceError::Innocent);
+        self.outbox.extend(token.map(Delivery::Quiesced));
+    }
+
+    /// Ends what is in flight on the rings covered: it was swept off them, or has ended and the host was not told yet.
+    pub(crate) fn end_all(&mut self, scope: ResetScope, error: FenceError) {
+        for at in 0..self.rings.len() {
+            // CAST: rings are counted in 32 bits.
+            let queue = QueueId(at as u32);
+            if scope != ResetScope::Device && scope != ResetScope::Ring(queue) {
+                continue;
+            }
+            let seqnos: Vec<u64> = self.ring(queue).map_or_else(Vec::new, |ring| ring.flying.keys().copied().collect());
+            for seqno in seqnos {
+                self.end_flying(queue, HwSeqno(seqno), error, Times::default());
+            }
+        }
+    }
+
+    fn end_flying(&mut self, queue: QueueId, seqno: HwSeqno, error: FenceError, times: Times) {
+        let Some((in_flight, flying)) = self.land(queue, seqno) else { return };
+        let result = if self.has_ended(&flying) { Ok(()) } else { Err(error) };
+        self.outbox.push_back(Delivery::Ended { queue, seqno, flying, in_flight, result, times });
+    }
+}

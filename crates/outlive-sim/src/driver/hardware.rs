@@ -1,0 +1,297 @@
+//! `SimDriver`: what the author of a driver for this device would write.
+//!
+//! # Who touches what
+//! Every call takes the machine's lock for its duration and lets go before it calls the library. Only `run`, on a ring
+//! without room, and the looks at lost interrupts call the library at all; the rest is delivered by the host's loop.
+//!
+//! # Resets
+//! The device lets jobs that were rung and not started survive a reset and starts them afterwards; the library holds that
+//! a reset ends everything handed over. So these are taken off their rings when the reset is asked for, while the device
+//! starts nothing. They fail as innocent, like those that were killed.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::time::Duration;
+use outlive::{Completion, Driver, FenceError, InFlight, JobCx, ResetToken, Times, Verdict};
+
+use super::buffer::Space;
+use super::deliver::Delivery;
+use super::job::{FENCE_OFFSET, SimJob};
+use super::machine::{Flying, JobEnd, Machine, RingState, Shared};
+use crate::gpu::{GpuError, HwSeqno, JobDescriptor, LeaseKind, Observation, QueueId, ResetScope};
+
+/// Code of [`FenceError::Faulted`]: an access found no page.
+pub const CODE_PAGE_FAULT: u16 = 1;
+/// Code of [`FenceError::Faulted`]: a command failed.
+pub const CODE_EXECUTION: u16 = 2;
+/// Code of [`FenceError::Faulted`]: the job's descriptor made no sense.
+pub const CODE_BAD_DESCRIPTOR: u16 = 3;
+/// Code of [`FenceError::Faulted`]: the ring did not take the job.
+pub const CODE_REFUSED: u16 = 4;
+
+/// The least that a job which is well is let wait before it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
+
+/// The driver of a simulated device.
+pub struct SimDriver {
+    shared: Arc<Shared>,
+}
+
+impl SimDriver {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+impl fmt::Debug for SimDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimDriver")
+    }
+}
+
+/// The driver's part of a queue: a ring of the device.
+pub struct SimRing {
+    space: Arc<Space>,
+    hw: QueueId,
+    last: u64,
+    in_flight: Arc<InFlight>,
+}
+
+impl SimRing {
+    /// A ring whose jobs hold at most `credits`, with room for `slots` jobs.
+    pub(crate) fn new(space: &Arc<Space>, credits: u32, slots: u32) -> Result<Self, GpuError> {
+        let capacity = usize::try_from(slots).map_err(|_| GpuError::BadSlots(slots))?;
+        let in_flight = InFlight::with_capacity(capacity)
+            .map_err(|_| GpuError::Memory(crate::gpu::MemoryError::OutOfHostMemory))?;
+        let in_flight = Arc::new(in_flight);
+        let mut machine = space.shared.lock();
+        let now = machine.now;
+        machine.memory.tap_mut().set_time(now);
+        let (gpu, memory) = machine.device().ok_or(GpuError::Unplugged)?;
+        let hw = gpu.create_ring(memory, slots)?;
+        let (in_ring, flying) = (Arc::clone(&in_flight), alloc::collections::BTreeMap::new());
+        machine.add_ring(hw, RingState { in_flight: in_ring, queue: 0, flying, credits, held: 0 });
+        Ok(Self { space: Arc::clone(space), hw, last: 0, in_flight })
+    }
+
+    pub(crate) const fn hw(&self) -> QueueId {
+        self.hw
+    }
+}
+
+impl Drop for SimRing {
+    fn drop(&mut self) {
+        let mut machine = self.space.shared.lock();
+        let now = machine.now;
+        if let Some((gpu, memory)) = machine.device() {
+            memory.tap_mut().set_time(now);
+            // One that still has jobs stays, and its memory shows as leaked only if the device never frees it.
+            let _ = gpu.destroy_ring(memory, self.hw);
+        }
+        if let Some(place) = machine.rings.get_mut(usize::try_from(self.hw.0).unwrap_or(usize::MAX)) {
+            *place = None;
+        }
+    }
+}
+
+impl fmt::Debug for SimRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimRing({})", self.hw.0)
+    }
+}
+
+impl Driver for SimDriver {
+    type Job = SimJob;
+    type Queue = SimRing;
+
+    fn run(&self, cx: &mut JobCx<'_, Self>, done: Completion) {
+        let info = *cx.info();
+        cx.queue.last += 1;
+        let seqno = HwSeqno(cx.queue.last);
+        let Some(control) = cx.job.control() else { return };
+        let descriptor = JobDescriptor {
+            hw_seqno: seqno,
+            vm: cx.job.space.vm,
+            job: cx.job.id,
+            hw_time_ns: cx.job.hw_time_ns,
+            commands: control.va(),
+            commands_bytes: cx.job.commands_bytes,
+            fault: cx.job.fault,
+        };
+        let Some(page) = control.pages().first().copied() else { return };
+        let flying = Flying { job: cx.job.id, credits: info.credits, fence: (page, FENCE_OFFSET) };
+        // Before the doorbell, so that the end finds it.
+        if let Err(full) = cx.queue.in_flight.insert(seqno.0, done) {
+            return full.completion.not_started(FenceError::Faulted { code: CODE_REFUSED });
+        }
+        let rung = {
+            let mut machine = self.shared.lock();
+            machine.job_named(info.id, flying.job);
+            machine.ring_the_bell(cx.queue.hw, info.queue, &descriptor, flying)
+        };
+        if let Err(error) = rung
+            && let Some(done) = cx.queue.in_flight.remove(seqno.0)
+        {
+            done.not_started(match error {
+                GpuError::Unplugged => FenceError::DeviceLost,
+                _ => FenceError::Faulted { code: CODE_REFUSED },
+            });
+        }
+    }
+
+    fn timed_out(&self, cx: &mut JobCx<'_, Self>) -> Verdict {
+        if self.find_lost(cx) {
+            // Completed: the verdict is in, whatever is said here.
+            return Verdict::Fail;
+        }
+        let machine = self.shared.lock();
+        // Its end has been collected, and is about to be told.
+        let Some(seqno) = machine.seqno_of(cx.queue.hw, cx.job) else { return Verdict::KeepWaiting(LOOK_AGAIN) };
+        let Some(gpu) = &machine.gpu else { return Verdict::Lost };
+        if !gpu.is_plugged() {
+            return Verdict::Lost;
+        }
+        // Only time on an engine counts.
+        let had = gpu.job_time(cx.queue.hw, HwSeqno(seqno)).map_or(0, |time| time.active_ns);
+        let limit = cx.job.timeout;
+        match limit.checked_sub(Duration::from_nanos(had)) {
+            Some(left) if !left.is_zero() => Verdict::KeepWaiting(left.max(LOOK_AGAIN)),
+            _ => Verdict::Fail,
+        }
+    }
+
+    fn cancel(&self, cx: &mut JobCx<'_, Self>) {
+        if self.find_lost(cx) {
+            return;
+        }
+        let mut machine = self.shared.lock();
+        let Some(seqno) = machine.seqno_of(cx.queue.hw, cx.job) else { return };
+        let now = machine.now;
+        if let Some((gpu, memory)) = machine.device() {
+            // What comes of it is an interrupt, or nothing: then a reset follows.
+            let _ = gpu.cancel(memory, now, cx.queue.hw, HwSeqno(seqno));
+        }
+    }
+
+    fn reset(&self, scope: outlive::ResetScope, token: ResetToken) {
+        let mut machine = self.shared.lock();
+        let scope = match scope {
+            outlive::ResetScope::Queue(queue) => machine.ring_of(queue).map(|(hw, _)| ResetScope::Ring(hw)),
+            _ => Some(ResetScope::Device),
+        };
+        let Some(scope) = scope else {
+            // Nothing of that queue was ever on the hardware.
+            machine.outbox.push_back(Delivery::Quiesced(token));
+            return;
+        };
+        machine.start_reset(scope, token);
+    }
+
+    fn unplug(&self, token: ResetToken) {
+        let mut machine = self.shared.lock();
+        let now = machine.now;
+        if let Some((gpu, memory)) = machine.device() {
+            gpu.unplug(memory, now);
+        }
+        let stale = core::mem::take(&mut machine.tokens);
+        machine.outbox.extend(stale.into_iter().map(|(_, token)| Delivery::Failed(token)));
+        machine.end_all(ResetScope::Device, FenceError::DeviceLost);
+        machine.outbox.push_back(Delivery::Quiesced(token));
+    }
+}
+
+impl SimDriver {
+    /// If the job has written its end and nobody said so, says so. True if it did.
+    fn find_lost(&self, cx: &JobCx<'_, Self>) -> bool {
+        let hw = cx.queue.hw;
+        let (flying, seqno, now) = {
+            let mut machine = self.shared.lock();
+            let Some(seqno) = machine.seqno_of(hw, cx.job) else { return false };
+            let flying = machine.ring(hw).and_then(|ring| ring.flying.get(&seqno).copied());
+            let Some(flying) = flying.filter(|flying| machine.has_ended(flying)) else { return false };
+            machine.land(hw, HwSeqno(seqno));
+            let (job, end) = (flying.job, machine.now);
+            machine.note_end(JobEnd { job, result: Some(Ok(())), start: None, end, active_ns: 0 });
+            (flying, seqno, end)
+        };
+        let times = Times { end: Some(super::deliver::outlive_time(now)), active: None };
+        cx.queue.in_flight.complete_timed(seqno, Ok(()), times);
+        self.shared.lock().give_back(hw, &flying);
+        true
+    }
+}
+
+impl Machine {
+    /// The number under which a job is in flight.
+    fn seqno_of(&self, hw: QueueId, job: &SimJob) -> Option<u64> {
+        let ring = self.rings.get(usize::try_from(hw.0).ok()?)?.as_ref()?;
+        ring.flying.iter().find(|(_, flying)| flying.job == job.id).map(|(seqno, _)| *seqno)
+    }
+
+    fn ring_the_bell(
+        &mut self,
+        hw: QueueId,
+        queue: u64,
+        descriptor: &JobDescriptor,
+        flying: Flying,
+    ) -> Result<(), GpuError> {
+        let now = self.now;
+        self.memory.tap_mut().set_time(now);
+        let (gpu, memory) = self.device().ok_or(GpuError::Unplugged)?;
+        gpu.put(memory, hw, descriptor)?;
+        let (job, count) = (flying.job, u64::from(flying.credits));
+        self.observe(Observation::LeaseTaken { kind: LeaseKind::Credits, job, count });
+        if let Some(ring) = self.ring(hw) {
+            ring.queue = queue;
+            ring.held += flying.credits;
+            let (held, size) = (ring.held, ring.credits);
+            ring.flying.insert(descriptor.hw_seqno.0, flying);
+            if held > size {
+                self.overdrawn(job, held, size);
+            }
+        }
+        if let Some((gpu, memory)) = self.device() {
+            gpu.doorbell(memory, now, hw);
+        }
+        Ok(())
+    }
+
+    fn start_reset(&mut self, scope: ResetScope, token: ResetToken) {
+        let now = self.now;
+        let Some((gpu, memory)) = self.device() else {
+            self.outbox.push_back(Delivery::Failed(token));
+            return;
+        };
+        match gpu.reset(memory, now, scope) {
+            Ok(()) => {
+                self.tokens.push((scope, token));
+                self.sweep(scope);
+            }
+            Err(GpuError::Unplugged) => {
+                // What is not there touches nothing.
+                self.end_all(scope, FenceError::DeviceLost);
+                self.outbox.push_back(Delivery::Quiesced(token));
+            }
+            Err(_) => self.outbox.push_back(Delivery::Failed(token)),
+        }
+    }
+
+    /// Takes jobs that have not started off the rings of a reset that is under way.
+    fn sweep(&mut self, scope: ResetScope) {
+        let now = self.now;
+        for at in 0..self.rings.len() {
+            // CAST: rings are counted in 32 bits.
+            let hw = QueueId(at as u32);
+            if scope != ResetScope::Device && scope != ResetScope::Ring(hw) {
+                continue;
+            }
+            let seqnos: Vec<u64> = self.ring(hw).map_or_else(Vec::new, |ring| ring.flying.keys().copied().collect());
+            let Some((gpu, memory)) = self.device() else { return };
+            for seqno in seqnos {
+                if gpu.job_time(hw, HwSeqno(seqno)).is_none() {
+                    let _ = gpu.cancel(memory, now, hw, HwSeqno(seqno));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! A job's payload: buffers, commands, and how long the hardware shall take.
+//!
+//! A [`SimJob`] owns what the hardware may touch. It is born before its job is committed and is dropped by the library,
+//! on the reaper, once the hardware is done; both are reported to the audit. Its control page has the commands at the
+//! start and, in the last eight bytes, the word in which the hardware writes the job's end.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::time::Duration;
+use outlive::Dependency;
+
+use super::buffer::{Buffer, Space};
+use crate::gpu::{Command, FaultKind, JobId, MemoryError, Notify, Observation, PAGE_BYTES, Va};
+
+/// Where in the control page the end is written.
+pub(crate) const FENCE_OFFSET: usize = PAGE_BYTES - 8;
+/// Where in the control page what a job reads from others is put.
+const SCRATCH_OFFSET: u64 = PAGE_BYTES as u64 / 2;
+/// Pages that `Fill` and each half of `Copy` use.
+const DATA_PAGES: u32 = 4;
+
+/// What a job does. Every kind reads and writes its buffers, which may be touched for its whole hardware time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Work {
+    /// Mostly takes time. One page.
+    #[default]
+    Spin,
+    /// Fills four pages.
+    Fill,
+    /// Fills four pages and copies them to four others.
+    Copy,
+    /// Draws a frame of the gears: RGBA with eight bits each, rows from the top.
+    Gears {
+        /// Which frame; each turns the large gear by a degree.
+        frame: u32,
+        /// Pixels in a row; 1 to 4096.
+        width: u32,
+        /// Rows; 1 to 4096.
+        height: u32,
+    },
+}
+
+impl Work {
+    /// Bytes of buffers that it needs, without the control page.
+    #[must_use]
+    pub const fn data_bytes(self) -> u64 {
+        self.data_pages() as u64 * PAGE_BYTES as u64
+    }
+
+    const fn data_pages(self) -> u32 {
+        match self {
+            Self::Spin => 1,
+            Self::Fill => DATA_PAGES,
+            Self::Copy => 2 * DATA_PAGES,
+            Self::Gears { width, height, .. } => {
+                let bytes = width as u64 * height as u64 * 4;
+                // CAST: at most 64 MiB where the device takes it; what it does not take, it refuses.
+                bytes.div_ceil(PAGE_BYTES as u64) as u32
+            }
+        }
+    }
+}
+
+/// A job as its client describes it.
+pub struct JobSpec {
+    /// Hardware time; at least 1 ns.
+    pub duration: Duration,
+    /// What it does.
+    pub work: Work,
+    /// What it shall do wrong.
+    pub fault: Option<FaultKind>,
+    /// What it takes of the ring; default 1.
+    pub credits: u32,
+    /// How long it may be on an engine, instead of its queue's timeout.
+    pub timeout: Option<Duration>,
+    /// What it waits for.
+    pub after: Vec<Dependency>,
+    /// Other jobs' buffers that it reads the start of.
+    pub reads: Vec<Arc<Buffer>>,
+    /// Called where the payload is dropped, after its memory was given back.
+    pub on_drop: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl JobSpec {
+    /// A job of one credit that takes `duration`.
+    #[must_use]
+    pub const fn spin(duration: Duration) -> Self {
+        Self {
+            duration,
+            work: Work::Spin,
+            fault: None,
+            credits: 1,
+            timeout: None,
+            after: Vec::new(),
+            reads: Vec::new(),
+            on_drop: None,
+        }
+    }
+
+    /// As [`JobSpec::spin`], with other work.
+    #[must_use]
+    pub fn new(duration: Duration, work: Work) -> Self {
+        Self { work, ..Self::spin(duration) }
+    }
+}
+
+impl fmt::Debug for JobSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JobSpec({:?} for {:?}, fault {:?})", self.work, self.duration, self.fault)
+    }
+}
+
+/// The payload.
+pub struct SimJob {
+    pub(crate) space: Arc<Space>,
+    pub(crate) id: JobId,
+    pub(crate) hw_time_ns: u64,
+    pub(crate) fault: Option<FaultKind>,
+    pub(crate) timeout: Duration,
+    pub(crate) commands_bytes: u32,
+    /// Taken in the drop, in this order.
+    control: Option<Buffer>,
+    data: Option<Arc<Buffer>>,
+    reads: Vec<Arc<Buffer>>,
+    on_drop: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl SimJob {
+    /// Takes the memory and writes the commands. `timeout`: of its queue.
+    pub(crate) fn new(space: &Arc<Space>, spec: &mut JobSpec, timeout: Duration) -> Result<Self, MemoryError> {
+        let control = Buffer::new(space, 1)?;
+        let data = Arc::new(Buffer::new(space, spec.work.data_pages())?);
+        let mut reads = Vec::new();
+        for buffer in spec.reads.drain(..) {
+            reads.push(if buffer.is_in(space) { buffer } else { Arc::new(buffer.share_into(space)?) });
+        }
+        let id = {
+            let mut machine = space.shared.lock();
+            let id = JobId(machine.next_job);
+            machine.next_job += 1;
+            let bytes = control.bytes() + data.bytes();
+            machine.observe(Observation::PayloadCreated { payload: id.0, job: id, bytes });
+            id
+        };
+        let commands = commands(spec, &data, &reads, control.va(), id);
+        control.write(&commands);
+        let hw_time_ns = u64::try_from(spec.duration.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Ok(Self {
+            space: Arc::clone(space),
+            id,
+            hw_time_ns,
+            fault: spec.fault,
+            timeout: spec.timeout.unwrap_or(timeout),
+            commands_bytes: u32::try_from(commands.len()).unwrap_or(u32::MAX),
+            control: Some(control),
+            data: Some(data),
+            reads,
+            on_drop: spec.on_drop.take(),
+        })
+    }
+
+    /// Its name for the checkers, never used twice on one host.
+    #[must_use]
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// What it writes: a frame, for gears. Whoever holds it keeps the memory.
+    #[must_use]
+    pub fn output(&self) -> Option<Arc<Buffer>> {
+        self.data.clone()
+    }
+
+    /// Device memory that it has taken for itself.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let data = self.data.as_ref().map_or(0, |data| data.bytes());
+        data + self.control.as_ref().map_or(0, Buffer::bytes)
+    }
+
+    pub(crate) const fn control(&self) -> Option<&Buffer> {
+        self.control.as_ref()
+    }
+}
+
+/// The bytes of the job: its work, a look at what it reads, and the end.
+fn commands(spec: &JobSpec, data: &Buffer, reads: &[Arc<Buffer>], control: Va, id: JobId) -> Vec<u8> {
+    // CAST: any pattern will do.
+    let (at, pattern) = (data.va(), id.0 as u32 | 1);
+    let half = data.bytes() / 2;
+    let mut list = Vec::new();
+    match spec.work {
+        Work::Spin => {
+            list.push(Command::Fill { va: at, bytes: 64, pattern });
+            list.push(Command::Spin { duration_ns: 1_000_000 });
+            list.push(Command::Copy { source: at, target: at.add(half), bytes: 64 });
+        }
+        Work::Fill => {
+            list.push(Command::Fill { va: at, bytes: data.bytes(), pattern });
+            list.push(Command::Copy { source: at, target: at.add(half), bytes: 64 });
+        }
+        Work::Copy => {
+            list.push(Command::Fill { va: at, bytes: half, pattern });
+            list.push(Command::Copy { source: at, target: at.add(half), bytes: half });
+        }
+        Work::Gears { frame, width, height } => list.push(Command::Gears { va: at, width, height, frame }),
+    }
+    for other in reads {
+        let scratch = control.add(SCRATCH_OFFSET);
+        list.push(Command::Copy { source: other.va(), target: scratch, bytes: 64 });
+    }
+    let fence = control.add(FENCE_OFFSET as u64);
+    list.push(Command::End { fence, value: id.0, interrupt: Notify::Interrupt });
+    let mut bytes = Vec::new();
+    for command in list {
+        command.encode(&mut bytes);
+    }
+    bytes
+}
+
+impl Drop for SimJob {
+    fn drop(&mut self) {
+        self.space.shared.lock().observe(Observation::PayloadReleased { payload: self.id.0 });
+        drop((self.control.take(), self.data.take()));
+        self.reads.clear();
+        if let Some(on_drop) = self.on_drop.take() {
+            on_drop();
+        }
+    }
+}
+
+impl fmt::Debug for SimJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimJob({})", self.id)
+    }
+}

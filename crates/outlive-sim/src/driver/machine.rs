@@ -1,0 +1,231 @@
+//! The machine: memory, the device, the checkers, and what the driver remembers of each ring.
+//!
+//! All behind one lock, a leaf (see `driver`). Methods here are called with it held and never call the library; what must
+//! be said to the library goes to the `outbox`, and is said by `deliver` once the lock is free.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use outlive::{InFlight, ResetToken};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::audit::Books;
+use super::buffer::SpaceState;
+use super::deliver::Delivery;
+use crate::gpu::{
+    Checkers, Gpu, HwError, HwSeqno, JobId, LeaseKind, Memory, Observation, PageId, QueueId, ResetScope, Stamped, Time,
+    VmId,
+};
+
+/// The lock around the machine.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    machine: Mutex<Machine>,
+}
+
+impl Shared {
+    pub(crate) fn new(machine: Machine) -> Arc<Self> {
+        Arc::new(Self { machine: Mutex::new(machine) })
+    }
+
+    /// The machine. The caller must not call the library before it lets go.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A job's end, as the hardware tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobEnd {
+    /// Which job.
+    pub job: JobId,
+    /// How it ended; `None`: a reset or unplugging took it off.
+    pub result: Option<Result<(), HwError>>,
+    /// When it first was on an engine; none if it never was, or if its interrupt was lost.
+    pub start: Option<Time>,
+    /// When it was over.
+    pub end: Time,
+    /// How long it was on an engine.
+    pub active_ns: u64,
+}
+
+/// A time in which a job had an engine to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineStretch {
+    /// Which job.
+    pub job: JobId,
+    /// Which engine, counted from 0.
+    pub engine: u32,
+    /// From here.
+    pub from: Time,
+    /// To here, not included.
+    pub to: Time,
+}
+
+/// A job on a ring: from its doorbell until its end was collected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flying {
+    pub(crate) job: JobId,
+    pub(crate) credits: u32,
+    /// Where the job's end is written: this page, this offset.
+    pub(crate) fence: (PageId, usize),
+}
+
+/// What the driver knows of a ring.
+#[derive(Debug)]
+pub(crate) struct RingState {
+    pub(crate) in_flight: Arc<InFlight>,
+    /// The library's number for its queue; 0 before its first job.
+    pub(crate) queue: u64,
+    pub(crate) flying: BTreeMap<u64, Flying>,
+    /// The size of the queue, as its client wanted it.
+    pub(crate) credits: u32,
+    /// What jobs hold that are on the ring, or whose end is being told.
+    pub(crate) held: u32,
+}
+
+/// Everything behind the lock.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) memory: Memory,
+    /// Taken out in the end.
+    pub(crate) gpu: Option<Gpu>,
+    pub(crate) checkers: Checkers,
+    pub(crate) now: Time,
+    /// By the hardware's number.
+    pub(crate) rings: Vec<Option<RingState>>,
+    pub(crate) spaces: BTreeMap<VmId, SpaceState>,
+    pub(crate) free_vms: Vec<VmId>,
+    pub(crate) next_vm: u32,
+    pub(crate) next_job: u64,
+    pub(crate) next_client: u64,
+    /// Resets asked of the device and not answered.
+    pub(crate) tokens: Vec<(ResetScope, ResetToken)>,
+    pub(crate) outbox: VecDeque<Delivery>,
+    pub(crate) books: Books,
+    /// Resets that the device ended, whether they worked or not.
+    pub(crate) resets: u64,
+    pub(crate) keep_history: bool,
+    pub(crate) ends: Vec<JobEnd>,
+    pub(crate) stretches: Vec<EngineStretch>,
+    /// Jobs on engines, and since when.
+    on_engines: BTreeMap<u32, (JobId, Time)>,
+    /// Everything seen, if somebody wants it.
+    pub(crate) log: Option<Vec<Stamped>>,
+}
+
+impl Machine {
+    pub(crate) fn new(memory: Memory, gpu: Gpu) -> Self {
+        Self {
+            memory,
+            gpu: Some(gpu),
+            checkers: Checkers::new(),
+            now: Time::ZERO,
+            rings: Vec::new(),
+            spaces: BTreeMap::new(),
+            free_vms: Vec::new(),
+            next_vm: 1,
+            next_job: 1,
+            next_client: 1,
+            tokens: Vec::new(),
+            outbox: VecDeque::new(),
+            books: Books::default(),
+            resets: 0,
+            keep_history: false,
+            ends: Vec::new(),
+            stretches: Vec::new(),
+            on_engines: BTreeMap::new(),
+            log: None,
+        }
+    }
+
+    /// Reports something the host did or saw.
+    pub(crate) fn observe(&mut self, what: Observation) {
+        let tap = self.memory.tap_mut();
+        tap.set_time(self.now);
+        tap.observe(what);
+    }
+
+    /// The device and its memory, to be called together; none after the end.
+    pub(crate) fn device(&mut self) -> Option<(&mut Gpu, &mut Memory)> {
+        Some((self.gpu.as_mut()?, &mut self.memory))
+    }
+
+    /// Shows the checkers what was seen, and keeps what is asked for.
+    pub(crate) fn drain(&mut self) {
+        for seen in self.memory.tap().seen() {
+            match seen.what {
+                Observation::OnEngine { job, engine } => {
+                    self.on_engines.insert(engine, (job, seen.at));
+                }
+                Observation::OffEngine { engine, .. } => {
+                    if let Some((job, from)) = self.on_engines.remove(&engine)
+                        && self.keep_history
+                        && from < seen.at
+                    {
+                        self.stretches.push(EngineStretch { job, engine, from, to: seen.at });
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(log) = &mut self.log {
+            log.extend_from_slice(self.memory.tap().seen());
+        }
+        self.checkers.drain(&mut self.memory);
+    }
+
+    pub(crate) fn ring(&mut self, queue: QueueId) -> Option<&mut RingState> {
+        self.rings.get_mut(usize::try_from(queue.0).ok()?)?.as_mut()
+    }
+
+    pub(crate) fn add_ring(&mut self, queue: QueueId, ring: RingState) {
+        let at = usize::try_from(queue.0).unwrap_or(usize::MAX);
+        if self.rings.len() <= at {
+            self.rings.resize_with(at + 1, || None);
+        }
+        self.rings[at] = Some(ring);
+    }
+
+    /// The ring that the library knows as `queue`.
+    pub(crate) fn ring_of(&mut self, queue: u64) -> Option<(QueueId, &mut RingState)> {
+        let rings = self.rings.iter_mut().enumerate();
+        // CAST: rings are counted in 32 bits.
+        rings.filter_map(|(at, ring)| Some((QueueId(at as u32), ring.as_mut()?))).find(|(_, ring)| ring.queue == queue)
+    }
+
+    /// Whether a job in flight has written its end, whatever the host was told.
+    pub(crate) fn has_ended(&self, flying: &Flying) -> bool {
+        let (page, offset) = flying.fence;
+        self.memory.load_u64(page, offset) == Some(flying.job.0)
+    }
+
+    /// Takes a job off the driver's records. Its credits stay held until its end has been told.
+    pub(crate) fn land(&mut self, queue: QueueId, seqno: HwSeqno) -> Option<(Arc<InFlight>, Flying)> {
+        let ring = self.ring(queue)?;
+        let flying = ring.flying.remove(&seqno.0)?;
+        Some((ring.in_flight.clone(), flying))
+    }
+
+    /// The library has been told that a job's stay on the ring is over.
+    pub(crate) fn give_back(&mut self, queue: QueueId, flying: &Flying) {
+        if let Some(ring) = self.ring(queue) {
+            ring.held = ring.held.saturating_sub(flying.credits);
+        }
+        let (job, count) = (flying.job, u64::from(flying.credits));
+        self.observe(Observation::LeaseReturned { kind: LeaseKind::Credits, job, count });
+    }
+
+    pub(crate) fn note_end(&mut self, end: JobEnd) {
+        if self.keep_history {
+            self.ends.push(end);
+        }
+    }
+
+    /// Bytes of device memory handed out, without the firmware's page tables.
+    pub(crate) fn bytes_in_use(&self) -> u64 {
+        let Some(gpu) = &self.gpu else { return 0 };
+        let page = crate::gpu::PAGE_BYTES as u64;
+        let taken = gpu.config().memory_bytes / page - u64::from(self.memory.free_pages(gpu.domain()));
+        (taken - u64::from(gpu.firmware_tables())) * page
+    }
+}

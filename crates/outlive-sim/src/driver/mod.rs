@@ -1,0 +1,58 @@
+//! The library on the simulated hardware: a driver for [`outlive`], its clients, and an audit of both.
+//!
+//! ```text
+//!  SimClient ──reserve, commit──▶ outlive ──run, cancel, reset, unplug──▶ SimDriver ─┐
+//!     │                             ▲ ▲                                              ▼
+//!     │ buffers                     │ └── completions, tokens ── SimHost ◀── Machine: Memory + Gpu + Checkers
+//!     └─────────────────────────────┼──────────────────────────────────────────────▶ ▲
+//!                                   └── events ──▶ Listener ─────────────────────────┘
+//! ```
+//!
+//! # Use
+//! ```
+//! use outlive_sim::driver::{ClientConfig, HostConfig, JobSpec, SimClient, SimHost};
+//! use std::time::Duration;
+//!
+//! let host = SimHost::new(HostConfig::default())?;
+//! let client = SimClient::new(&host, "first", ClientConfig::default())?;
+//! let job = client.submit(JobSpec::spin(Duration::from_millis(3)))?;
+//! host.run_for(Duration::from_millis(5));
+//! assert!(job.fences.retired().is_signaled());
+//! drop((job, client));
+//! assert!(host.finish().is_clean());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Who touches what
+//! The [`Machine`](machine::Machine) (memory, device, checkers, and the driver's own records) is behind one lock, which
+//! everybody takes: driver calls, buffers' drops, the host's loop, and the listener. It is a leaf: **nobody calls the
+//! library while holding it.** What the hardware has to say is collected under it and delivered after it was given back.
+//! The library may hold any of its own locks when it calls the listener or the driver. So no cycle of locks exists.
+//!
+//! The model allocates inside driver calls, as no driver of real hardware would: what it allocates is the hardware's.
+//!
+//! # Time
+//! Virtual. [`SimHost`] goes from event to event, of the device and of the executor, in one order; the same calls give
+//! the same run.
+//!
+//! # The audit
+//! [`Audit`](crate::gpu::Audit) is counted by the hardware (pages, accesses, faults) and by what can be seen of the
+//! library from outside: events, and the birth and death of payloads. The library's own counters are not asked. Credits
+//! are the driver's own book of what is on its ring; if a job is held back for want of credits that nobody holds, as many
+//! as would have let it pass count as leaked.
+
+mod audit;
+mod buffer;
+mod client;
+mod deliver;
+mod hardware;
+mod host;
+mod job;
+pub(crate) mod machine;
+
+pub use buffer::Buffer;
+pub use client::{ClientConfig, ClientError, SimClient, SimQueue, SubmitError, Submitted};
+pub use hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT, CODE_REFUSED, SimDriver, SimRing};
+pub use host::{HostConfig, HostError, SimHost};
+pub use job::{JobSpec, SimJob, Work};
+pub use machine::{EngineStretch, JobEnd};
