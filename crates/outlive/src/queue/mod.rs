@@ -43,6 +43,8 @@ mod submit;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
+#[cfg(all(test, shuttle, not(loom)))]
+mod shuttle_teardown;
 
 pub use complete::{Completion, Times};
 pub use config::{Dependency, Job, LIMIT_MAX, OnError, OpenError, QueueConfig, Refusal, ReserveError};
