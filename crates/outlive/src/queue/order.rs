@@ -35,6 +35,8 @@ pub(crate) struct QueueState {
     next_start: Option<NonNull<JobCore>>,
     /// Reserved jobs that wait for user fences.
     pub(crate) pending: List,
+    /// The one of them that is being committed: in no list for a moment.
+    pub(crate) committing: Option<NonNull<JobCore>>,
     /// Retired jobs whose payload is to be dropped.
     pub(crate) dead: List,
     pub(crate) last_seqno: u64,
@@ -102,6 +104,7 @@ impl QueueState {
             next_finish: None,
             next_start: None,
             pending: List::new(),
+            committing: None,
             dead: List::new(),
             last_seqno: 0,
             credits_free: credits,

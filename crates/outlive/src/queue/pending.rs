@@ -42,10 +42,11 @@ impl Pending {
     #[expect(clippy::must_use_candidate, reason = "most callers do not care whether it was too late")]
     pub fn cancel(&self) -> bool {
         let state = self.queue.state.lock();
-        if self.finished.header().seqno.load(Ordering::Acquire) != 0 || self.finished.is_signaled() {
+        let job = JobCore::of(&self.finished);
+        let committed = self.finished.header().seqno.load(Ordering::Acquire) != 0 || state.committing == Some(job);
+        if committed || self.finished.is_signaled() {
             return false;
         }
-        let job = JobCore::of(&self.finished);
         // SAFETY: counted by the fence; not committed, so still in the list of pending jobs.
         unsafe { job.as_ref() }.disposal.decide(Err(FenceError::Canceled));
         self.queue.poke();
@@ -117,13 +118,17 @@ impl QueueShared {
     fn commit_now<'a>(&'a self, mut state: StateGuard<'a>, job: NonNull<JobCore>) -> StateGuard<'a> {
         let cells = state.cells(job);
         cells.due = core::mem::replace(&mut cells.started, Time::ZERO);
-        // The commit counts it again.
-        state.unreaped -= 1;
+        // From here on it is too late to cancel it.
+        state.committing = Some(job);
         drop(state);
         // SAFETY: taken out of the list, so this is its only owner.
         unsafe { job.as_ref() }.waiting.store(1, Ordering::Relaxed);
         self.commit(job, Who::Lane);
-        self.state.lock()
+        let mut state = self.state.lock();
+        state.committing = None;
+        // The commit counted it again. Not before it: a closed queue would seem to be empty.
+        state.unreaped -= 1;
+        state
     }
 
     fn cancel_pending<'a>(
