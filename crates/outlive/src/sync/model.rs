@@ -93,7 +93,7 @@ mod loomed {
     pub(crate) struct Model {
         /// Its name in the output.
         pub(crate) name: &'static str,
-        /// How many preemptions fewer than asked for (`LOOM_MAX_PREEMPTIONS`, by default 2) it can afford.
+        /// How many preemptions fewer than asked for (`LOOM_MAX_PREEMPTIONS`, by default 3) it can afford.
         pub(crate) fewer: usize,
     }
 
@@ -112,14 +112,14 @@ mod loomed {
         #[expect(clippy::disallowed_methods, reason = "a test that says how long it took")]
         pub(crate) fn check(self, body: impl Fn() + Send + Sync + 'static) {
             let asked = std::env::var("LOOM_MAX_PREEMPTIONS").ok().and_then(|asked| asked.parse().ok());
-            let bound = asked.unwrap_or(2_usize).saturating_sub(self.fewer);
+            let bound = asked.unwrap_or(3_usize).saturating_sub(self.fewer);
             let mut builder = loom::model::Builder::new();
             builder.preemption_bound = Some(bound);
             builder.max_branches = 50_000;
             builder.max_duration = Some(builder.max_duration.unwrap_or(TIME_MAX));
             // The time is looked at this often.
             builder.checkpoint_interval = 200;
-            builder.expect_explicit_explore = std::env::var("FULL").is_err();
+            builder.expect_explicit_explore = true;
             let limit = builder.max_duration.unwrap_or(TIME_MAX);
             let count = Arc::new(AtomicUsize::new(0));
             let counted = count.clone();
@@ -139,22 +139,22 @@ mod loomed {
 
     /// Explores the orders of `there`, on a thread of its own, and `here`.
     pub(crate) fn race(there: impl FnOnce() + 'static, here: impl FnOnce()) {
-        if std::env::var("FULL").is_err() {loom::explore();}
+        loom::explore();
         let there = thread::spawn(there);
         here();
         there.join().unwrap();
-        if std::env::var("FULL").is_err() {loom::stop_exploring();}
+        loom::stop_exploring();
     }
 
     /// As [`race`], with two others.
     pub(crate) fn race3(one: impl FnOnce() + 'static, two: impl FnOnce() + 'static, here: impl FnOnce()) {
-        if std::env::var("FULL").is_err() {loom::explore();}
+        loom::explore();
         let one = thread::spawn(one);
         let two = thread::spawn(two);
         here();
         one.join().unwrap();
         two.join().unwrap();
-        if std::env::var("FULL").is_err() {loom::stop_exploring();}
+        loom::stop_exploring();
     }
 }
 
