@@ -24,7 +24,7 @@
 //! ```
 //!
 //! # Who touches what
-//! The [`Machine`](machine::Machine) (memory, device, checkers, and the driver's own records) is behind one lock, which
+//! The `Machine` (memory, device, checkers, and the driver's own records) is behind one lock, which
 //! everybody takes: driver calls, buffers' drops, the host's loop, and the listener. It is a leaf: **nobody calls the
 //! library while holding it.** What the hardware has to say is collected under it and delivered after it was given back.
 //! The library may hold any of its own locks when it calls the listener or the driver. So no cycle of locks exists.
