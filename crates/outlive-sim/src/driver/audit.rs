@@ -120,6 +120,10 @@ impl Machine {
                 self.books.watch(context, Slot::Scheduled);
                 self.books.watch(context + 1, Slot::Finished);
                 self.books.watch(context + 2, Slot::Retired);
+                // A job that will not run keeps its `scheduled` until its turn to finish; later ones start meanwhile.
+                if let Some((FenceName { context, .. }, _)) = self.books.name(FenceId { context, seqno: 0 }) {
+                    self.observe(Observation::Unordered { context });
+                }
             }
             Event::JobQueued { job, credits, .. } => {
                 self.books.jobs.entry(job).or_default().credits = credits;

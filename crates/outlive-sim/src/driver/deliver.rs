@@ -6,7 +6,7 @@ use outlive::{FenceError, InFlight, ResetToken, Times};
 
 use super::hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT};
 use super::machine::{Flying, JobEnd, Machine, Shared};
-use crate::gpu::{HwError, HwSeqno, Interrupt, KilledJob, QueueId, ResetReport, ResetScope, Time};
+use crate::gpu::{GpuError, HwError, HwSeqno, Interrupt, KilledJob, QueueId, ResetReport, ResetScope, Time};
 
 /// Something to be said to the library.
 #[derive(Debug)]
@@ -85,7 +85,18 @@ impl Machine {
         while let Some(report) = self.gpu.as_mut().and_then(crate::gpu::Gpu::poll_reset) {
             self.reset_ended(report);
         }
+        self.destroy_doomed_rings();
         self.drain();
+    }
+
+    fn destroy_doomed_rings(&mut self) {
+        let doomed = core::mem::take(&mut self.doomed_rings);
+        for ring in doomed {
+            let Some((gpu, memory)) = self.device() else { return };
+            if gpu.destroy_ring(memory, ring) == Err(GpuError::RingBusy) {
+                self.doomed_rings.push(ring);
+            }
+        }
     }
 
     fn interrupted(&mut self, interrupt: &Interrupt) {

@@ -86,7 +86,10 @@ impl Drop for SimRing {
         if let Some((gpu, memory)) = machine.device() {
             memory.tap_mut().set_time(now);
             // One that still has jobs stays, and its memory shows as leaked only if the device never frees it.
-            let _ = gpu.destroy_ring(memory, self.hw);
+            // While a reset is under way it cannot go.
+            if gpu.destroy_ring(memory, self.hw) == Err(GpuError::RingBusy) {
+                machine.doomed_rings.push(self.hw);
+            }
         }
         if let Some(place) = machine.rings.get_mut(usize::try_from(self.hw.0).unwrap_or(usize::MAX)) {
             *place = None;

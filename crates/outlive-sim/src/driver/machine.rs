@@ -93,6 +93,8 @@ pub(crate) struct Machine {
     pub(crate) now: Time,
     /// By the hardware's number.
     pub(crate) rings: Vec<Option<RingState>>,
+    /// Of queues that are gone, to be destroyed once the device lets them.
+    pub(crate) doomed_rings: Vec<QueueId>,
     pub(crate) spaces: BTreeMap<VmId, SpaceState>,
     pub(crate) free_vms: Vec<VmId>,
     pub(crate) next_vm: u32,
@@ -121,6 +123,7 @@ impl Machine {
             checkers: Checkers::new(),
             now: Time::ZERO,
             rings: Vec::new(),
+            doomed_rings: Vec::new(),
             spaces: BTreeMap::new(),
             free_vms: Vec::new(),
             next_vm: 1,

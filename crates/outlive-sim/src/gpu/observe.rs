@@ -143,6 +143,11 @@ pub enum Observation {
         /// Which fence.
         fence: FenceName,
     },
+    /// Library: fences of this context may signal in any order.
+    Unordered {
+        /// Which context.
+        context: u64,
+    },
     /// Library: a fence was signalled.
     FenceSignaled {
         /// Which fence.

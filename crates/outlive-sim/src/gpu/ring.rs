@@ -271,6 +271,8 @@ impl DeviceRing {
         self.start_index += 1;
         self.started += 1;
         self.done.push_back(false);
+        // The next may have been cancelled already, and another engine may ask for it before this one is done.
+        self.pass_canceled();
         n
     }
 

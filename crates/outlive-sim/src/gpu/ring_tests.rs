@@ -74,6 +74,17 @@ fn a_canceled_job_is_passed_over_in_its_turn() {
 }
 
 #[test]
+fn a_canceled_job_is_not_started_by_another_engine() {
+    let (mut memory, space, mut host, mut device) = fixture(4);
+    for n in 0..3 {
+        host.put(&mut memory, &job(n)).unwrap();
+    }
+    device.ring(&memory, space.root()).unwrap();
+    device.cancel_unstarted(1);
+    assert_eq!((device.start_next(), device.start_next()), (0, 2), "while the first is still running");
+}
+
+#[test]
 fn a_write_pointer_without_sense_brings_nothing() {
     let (mut memory, space, host, mut device) = fixture(4);
     memory.store_u64(host.pages()[0], 0, 1 << 40).unwrap();
