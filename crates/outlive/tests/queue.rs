@@ -73,7 +73,7 @@ fn dependencies_are_met_before_a_job_starts_and_errors_of_older_points_are_not_l
     // Three points of one context, all with the policy "fail": the middle one's error must be seen.
     let all: Vec<_> = jobs.iter().map(JobFences::finished).collect();
     let strict = target.reserve_after(rig.buffers(9), &all).unwrap().commit();
-    // With "run" the newest is enough.
+    // With "run" they are waited for, and no error counts.
     let run = all.iter().map(|fence| Dependency::on(fence.clone()).on_error(OnError::Run));
     let last = rig.queue(QueueConfig::new("lenient"));
     let lenient = last.reserve_after(rig.buffers(8), run).unwrap().commit();
@@ -85,6 +85,25 @@ fn dependencies_are_met_before_a_job_starts_and_errors_of_older_points_are_not_l
     rig.idle();
     assert_eq!(error(&strict.finished()), Some(FenceError::Dependency(Cause::Faulted { code: 5 })));
     assert!(ok(&lenient.scheduled()));
+}
+
+#[test]
+fn who_runs_in_spite_of_errors_waits_until_every_failed_job_is_off_the_hardware() {
+    let rig = Rig::new();
+    let run = |job: &JobFences| Dependency::on(job.finished()).on_error(OnError::Run);
+    let source = rig.queue(QueueConfig::new("source").credits(8).timeout(10 * MS));
+    let hung = source.reserve(rig.buffers(1)).unwrap().commit();
+    let fine = source.reserve(rig.buffers(2)).unwrap().commit();
+    let target = rig.queue(QueueConfig::new("target"));
+    let other = target.reserve_after(rig.buffers(3), [run(&hung), run(&fine)]).unwrap().commit();
+    let own = source.reserve_after(rig.buffers(4), [run(&hung), run(&fine)]).unwrap().commit();
+    rig.complete(&source, 2, Ok(()));
+    rig.pass_ms(15);
+    assert!(ok(&fine.finished()) && error(&hung.finished()).is_some() && pending(&hung.retired()));
+    assert!(pending(&other.scheduled()), "the older of two points of one context is still on the hardware");
+    assert!(pending(&own.scheduled()), "of the own queue too");
+    rig.pass_ms(200);
+    assert!(ok(&hung.retired()) && ok(&other.scheduled()) && ok(&own.scheduled()));
 }
 
 #[test]

@@ -49,8 +49,7 @@ impl Dependencies {
         Self { own: None, others: FewOrMany::new() }
     }
 
-    /// Adds one. Per context only the newest is kept, unless an older one's error would be lost: it is dropped only when it
-    /// has signaled without error, or the policy is "run".
+    /// Adds one. Per context only the newest is kept, unless something of an older one would be lost: see [`covers`].
     pub(super) fn add(&mut self, queue: &QueueShared, dependency: Dependency) -> Result<(), AllocError> {
         let Dependency { fence, on_error } = dependency;
         let same_client = fence.client() != 0 && fence.client() == queue.info.client;
@@ -70,13 +69,15 @@ impl Dependencies {
                     self.own = Some((fence, fails));
                     return Ok(());
                 }
-                // The newer one finishes later; the older one's error only counts if it was to fail the job.
+                // The newer one finishes later; the older one's error still counts, as `covers` says.
                 Some((kept, kept_fails)) => {
                     let newer = fence.seqno() > kept.seqno();
                     let (new, old) =
                         if newer { ((fence, fails), (kept, kept_fails)) } else { ((kept, kept_fails), (fence, fails)) };
+                    let policy = if old.1 { OnError::Fail } else { OnError::Run };
+                    let covered = covers(&old.0, policy) || (!old.1 && new.0.seqno() == old.0.seqno());
                     self.own = Some(new);
-                    return if old.1 { self.add_other(old.0, OnError::Fail) } else { Ok(()) };
+                    return if covered { Ok(()) } else { self.add_other(old.0, policy) };
                 }
             }
         }
@@ -89,8 +90,7 @@ impl Dependencies {
                 continue;
             }
             let (older, newer_is_new) = if fence.seqno() >= kept.seqno() { (&*kept, true) } else { (&fence, false) };
-            if on_error == OnError::Run || older.status() == Status::Signaled(Ok(())) || older.seqno() == fence.seqno()
-            {
+            if covers(older, on_error) || older.seqno() == fence.seqno() {
                 if newer_is_new {
                     *kept = fence;
                 }
@@ -99,4 +99,12 @@ impl Dependencies {
         }
         self.others.push((fence, on_error))
     }
+}
+
+/// Whether a newer fence of the same context says all that `older` would. Its error fails the dependant, if the policy is
+/// "fail". If the policy is "run", a job that failed is still waited for until it has retired, which a newer one that went
+/// well does not say; and `scheduled` fences of one queue signal in any order.
+fn covers(older: &Fence, on_error: OnError) -> bool {
+    let in_order = older.slot() == Slot::Retired || !older.is_jobs();
+    older.status() == Status::Signaled(Ok(())) || (on_error == OnError::Run && in_order)
 }
