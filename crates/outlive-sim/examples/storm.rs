@@ -1,7 +1,5 @@
 //! Lets worlds run: `--seed N` one, with its story; `--seeds N` many, from `--from`, with what they hit.
 
-#![expect(clippy::print_stdout, clippy::exit, reason = "a program for people")]
-
 use outlive_sim::world::{Budget, Hits, run};
 
 fn main() {
