@@ -19,7 +19,7 @@
 //! things end a device for good, at most one of them in a world: unplugging, and a device reset that fails.
 //!
 //! # Who touches what
-//! The world's thread alone. What is to happen in a callback or in a payload's drop is moved there as a [`Deed`](deeds):
+//! The world's thread alone. What is to happen in a callback or in a payload's drop is moved there as a `Deed`:
 //! it owns its handles, so nothing is shared but the table of hits, behind a lock that is held for an increment.
 
 mod actions;
