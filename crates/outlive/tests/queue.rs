@@ -107,6 +107,26 @@ fn who_runs_in_spite_of_errors_waits_until_every_failed_job_is_off_the_hardware(
 }
 
 #[test]
+fn of_two_points_the_older_counts_whichever_is_named_first() {
+    for newer_first in [false, true] {
+        let rig = Rig::new();
+        let source = rig.queue(QueueConfig::new("source").credits(8));
+        let target = rig.queue(QueueConfig::new("target"));
+        let old = source.reserve(rig.buffers(1)).unwrap().commit();
+        let new = source.reserve(rig.buffers(2)).unwrap().commit();
+        let mut on = [&old, &new].map(|job| Dependency::on(job.finished()).on_error(OnError::Fail));
+        if newer_first {
+            on.reverse();
+        }
+        let job = target.reserve_after(rig.buffers(3), on).unwrap().commit();
+        rig.complete(&source, 1, Err(FenceError::Faulted { code: 5 }));
+        rig.complete(&source, 2, Ok(()));
+        rig.idle();
+        assert_eq!(error(&job.finished()), Some(FenceError::Dependency(Cause::Faulted { code: 5 })), "{newer_first}");
+    }
+}
+
+#[test]
 fn a_dependency_on_the_own_queue_waits_unless_the_hardware_is_in_order() {
     let rig = Rig::new();
     let queue = rig.queue(QueueConfig::new("q").client(1).credits(8));

@@ -90,7 +90,7 @@ impl Dependencies {
                 continue;
             }
             let (older, newer_is_new) = if fence.seqno() >= kept.seqno() { (&*kept, true) } else { (&fence, false) };
-            if covers(older, on_error) || older.seqno() == fence.seqno() {
+            if covers(older, on_error) || kept.seqno() == fence.seqno() {
                 if newer_is_new {
                     *kept = fence;
                 }
