@@ -258,7 +258,7 @@ impl DeviceShared {
         loop {
             let now = self.header.hub().now();
             let mut state = self.state.lock();
-            state.timer.fired(now);
+            self.header.hub().timers.fired(&mut state.timer, now);
             if state.recovery.is_up() {
                 self.collect(&mut state);
             } else if self.wishes.load(Ordering::Relaxed) & WISH_LOST != 0 {

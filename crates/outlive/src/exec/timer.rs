@@ -100,6 +100,15 @@ impl Timers {
         state.tree.first().is_some_and(|(key, _)| *key == (at, timer.id))
     }
 
+    /// The owner of `timer` looks: one that is due counts as fired. It is taken out even if it has not fired yet, because
+    /// the owner's clock is ahead of whoever fires: nothing of it may stay behind that `unregister` would not find.
+    pub(crate) fn fired(&self, timer: &mut Timer, now: Time) {
+        if timer.due <= now {
+            self.state.lock().tree.remove(&(timer.due, timer.id));
+            timer.due = Time::NEVER;
+        }
+    }
+
     /// When the next timer is due.
     pub(crate) fn next(&self) -> Time {
         self.state.lock().tree.first().map_or(Time::NEVER, |((at, _), _)| *at)
@@ -118,15 +127,6 @@ impl Timers {
                 unsafe { (entry.fire)(entry.owner) };
                 any = true;
             }
-        }
-    }
-}
-
-impl Timer {
-    /// The owner saw that its timer fired.
-    pub(crate) fn fired(&mut self, now: Time) {
-        if self.due <= now {
-            self.due = Time::NEVER;
         }
     }
 }

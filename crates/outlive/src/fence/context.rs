@@ -347,7 +347,7 @@ impl ContextInner {
         let now = hub.now();
         loop {
             let mut order = self.state.lock();
-            order.timer.fired(now);
+            hub.timers.fired(&mut order.timer, now);
             let Some((bare, published)) = order.first_undecided() else { return };
             let due = published.after(self.watchdog);
             if due > now {

@@ -120,7 +120,7 @@ impl QueueShared {
     /// What depends on the time.
     fn pump_timed<'a>(&'a self, mut state: StateGuard<'a>) -> StateGuard<'a> {
         let now = self.now();
-        state.timer.fired(now);
+        self.hub().timers.fired(&mut state.timer, now);
         state.token_late = false;
         if core::mem::take(&mut state.drain) {
             state.drain_running(now.after(self.limits.drain));
