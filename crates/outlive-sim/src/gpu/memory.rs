@@ -9,6 +9,7 @@
 //! page can still be read and written: hardware that was not stopped in time does just that.
 
 use core::fmt;
+use core::ops::Range;
 
 use super::observe::{Observation, Tap};
 use super::types::{DomainId, OwnerId, PageId};
@@ -254,6 +255,25 @@ impl Memory {
     pub fn store_u64(&mut self, page: PageId, offset: usize, value: u64) -> Option<()> {
         *self.page_mut(page)?.get_mut(offset..)?.first_chunk_mut()? = value.to_le_bytes();
         Some(())
+    }
+
+    /// Copies within one page or between two, each named with an offset; false if a range does not lie in its page.
+    pub(crate) fn copy(&mut self, from: (PageId, usize), to: (PageId, usize), len: usize) -> bool {
+        let (Some(source), Some(target)) = (self.range_of(from, len), self.range_of(to, len)) else { return false };
+        let (read, written) = (usize::from(from.0.domain.0), usize::from(to.0.domain.0));
+        if let Ok([read, written]) = self.domains.get_disjoint_mut([read, written]) {
+            written.bytes[target].copy_from_slice(&read.bytes[source]);
+        } else {
+            self.domains[read].bytes.copy_within(source, target.start);
+        }
+        true
+    }
+
+    /// Where bytes of a page are in its domain.
+    fn range_of(&self, (page, offset): (PageId, usize), len: usize) -> Option<Range<usize>> {
+        self.page(page)?.get(offset..offset.checked_add(len)?)?;
+        let start = index(page.index) * PAGE_BYTES + offset;
+        Some(start..start + len)
     }
 
     /// What the checkers listen to.

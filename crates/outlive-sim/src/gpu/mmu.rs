@@ -52,10 +52,12 @@ pub(crate) fn fill(memory: &mut Memory, root: Root, va: Va, count: u64, pattern:
         let mut turned = pattern;
         // CAST: two bits. A page edge may fall inside a pattern.
         turned.rotate_left((done % 4) as usize);
-        for quad in page[offset..offset + piece].chunks_mut(4) {
-            let len = quad.len();
-            quad.copy_from_slice(&turned[..len]);
+        let mut quads = page[offset..offset + piece].chunks_exact_mut(4);
+        for quad in &mut quads {
+            quad.copy_from_slice(&turned);
         }
+        let rest = quads.into_remainder();
+        rest.copy_from_slice(&turned[..rest.len()]);
         done += piece as u64;
     }
     Ok(())
@@ -63,15 +65,20 @@ pub(crate) fn fill(memory: &mut Memory, root: Root, va: Va, count: u64, pattern:
 
 /// Copies `count` bytes, forwards.
 pub(crate) fn copy(memory: &mut Memory, root: Root, source: Va, target: Va, count: u64) -> Result<(), Fault> {
-    let mut buffer = [0; PAGE_BYTES];
     let mut done = 0;
     while done < count {
-        let from = source.add(done);
-        let room = (PAGE_BYTES - offset_in_page(from)) as u64;
+        let (from, to) = (source.add(done), target.add(done));
+        let (from_offset, to_offset) = (offset_in_page(from), offset_in_page(to));
+        let room = (PAGE_BYTES - from_offset.max(to_offset)) as u64;
         // CAST: at most one page.
         let piece = index(room.min(count - done) as u32);
-        read(memory, root, from, Access::Read, &mut buffer[..piece])?;
-        write(memory, root, target.add(done), &buffer[..piece])?;
+        let read = walk(memory, root, from, Access::Read)?.page;
+        let written = walk(memory, root, to, Access::Write)?.page;
+        if !memory.copy((read, from_offset), (written, to_offset), piece) {
+            let missing = if memory.page(read).is_none() { (from, Access::Read) } else { (to, Access::Write) };
+            let (va, access) = missing;
+            return Err(Fault { va, access, reason: FaultReason::BadEntry });
+        }
         done += piece as u64;
     }
     Ok(())

@@ -12,9 +12,9 @@
 //!
 //! Each pair of a job and a page counts once for each kind.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 
+use super::ids::IdMap;
 use super::{Audit, Violations};
 use crate::gpu::faults::FaultKind;
 use crate::gpu::observe::{Observation, OrderedBy, Stamped};
@@ -22,6 +22,8 @@ use crate::gpu::types::{Access, JobId, PageId, Time, Va};
 
 /// Jobs looked at when asking whether one is ordered behind another; a longer chain counts as no order.
 const ORDER_SEARCH_MAX: usize = 4096;
+/// Lists of pages kept for their room.
+const SPARE_MAX: usize = 64;
 
 /// What is known of a job.
 #[derive(Debug, Default)]
@@ -56,10 +58,12 @@ struct Page {
 /// Watches accesses.
 #[derive(Debug, Default)]
 pub struct AccessChecker {
-    jobs: BTreeMap<JobId, Job>,
+    jobs: IdMap<JobId, Job>,
     /// By memory, then by page.
     pages: Vec<Vec<Page>>,
-    payloads: BTreeMap<u64, JobId>,
+    payloads: IdMap<u64, JobId>,
+    /// Lists of pages of jobs that are gone, for their room.
+    spare: Vec<Vec<PageId>>,
     released_while_hardware_busy: u64,
     conflicting_accesses: u64,
     unexpected_page_faults: u64,
@@ -70,8 +74,7 @@ impl AccessChecker {
     pub fn observe(&mut self, seen: &Stamped, violations: &mut Violations) {
         let at = seen.at;
         match seen.what {
-            Observation::Submitted { job, .. } => self.jobs.entry(job).or_default().open = true,
-            Observation::Started { job } => self.jobs.entry(job).or_default().open = true,
+            Observation::Submitted { job, .. } | Observation::Started { job } => self.opened(job),
             Observation::FaultRequested { job, kind } => {
                 self.jobs.entry(job).or_default().may_fault = kind == FaultKind::PageFault;
             }
@@ -107,14 +110,24 @@ impl AccessChecker {
         page_of(&mut self.pages, page)
     }
 
+    fn opened(&mut self, job: JobId) {
+        let pages = &mut self.spare;
+        let new = || Job { pages: pages.pop().unwrap_or_default(), ..Job::default() };
+        self.jobs.entry(job).or_insert_with(new).open = true;
+    }
+
     fn ordered(&mut self, before: JobId, after: JobId, by: OrderedBy) {
         self.jobs.entry(after).or_default().behind.push((before, by));
     }
 
     fn stopped(&mut self, job: JobId) {
         let Some(mut gone) = self.jobs.remove(&job) else { return };
-        for page in gone.pages.drain(..) {
+        let mut pages = core::mem::take(&mut gone.pages);
+        for page in pages.drain(..) {
             self.page(page).uses.retain(|used| used.job != job);
+        }
+        if pages.capacity() > 0 && self.spare.len() < SPARE_MAX {
+            self.spare.push(pages);
         }
         // It may still stand between two others, if one that goes before it has not stopped.
         gone.open = false;
@@ -209,7 +222,7 @@ fn collide(one: &Use, other: &Use) -> bool {
 }
 
 /// What orders two jobs, in either direction: an order through hardware alone, or one with a promise of the host in it.
-fn order(jobs: &BTreeMap<JobId, Job>, one: JobId, other: JobId) -> Option<OrderedBy> {
+fn order(jobs: &IdMap<JobId, Job>, one: JobId, other: JobId) -> Option<OrderedBy> {
     let hardware = reaches(jobs, one, other, true) || reaches(jobs, other, one, true);
     if hardware {
         return Some(OrderedBy::Hardware);
@@ -219,7 +232,7 @@ fn order(jobs: &BTreeMap<JobId, Job>, one: JobId, other: JobId) -> Option<Ordere
 }
 
 /// Whether `before` is among those that `after` goes behind.
-fn reaches(jobs: &BTreeMap<JobId, Job>, after: JobId, before: JobId, hardware_only: bool) -> bool {
+fn reaches(jobs: &IdMap<JobId, Job>, after: JobId, before: JobId, hardware_only: bool) -> bool {
     let mut seen = alloc::vec![after];
     let mut next = 0;
     while let Some(job) = seen.get(next).copied() {

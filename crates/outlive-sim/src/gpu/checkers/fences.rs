@@ -4,20 +4,27 @@
 //! number out; one that finds no such number is a second signal (or one of a fence that never was), and one that leaves
 //! an earlier number behind is out of order, unless the context promises none.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::format;
 
+use super::ids::IdMap;
 use super::{Audit, Violations};
 use crate::gpu::observe::{FenceName, Observation, Stamped};
 use crate::gpu::types::Time;
 
+/// One timeline.
+#[derive(Debug, Default)]
+struct Context {
+    /// Published and not signalled, ascending.
+    open: VecDeque<u64>,
+    /// It promises no order.
+    unordered: bool,
+}
+
 /// Watches fences.
 #[derive(Debug, Default)]
 pub struct FenceChecker {
-    /// By context: published and not signalled, ascending.
-    open: BTreeMap<u64, VecDeque<u64>>,
-    /// Contexts that promise no order.
-    unordered: BTreeSet<u64>,
+    contexts: IdMap<u64, Context>,
     created: u64,
     signaled: u64,
     signaled_twice: u64,
@@ -31,7 +38,7 @@ impl FenceChecker {
             Observation::FenceCreated { fence } => self.created(fence),
             Observation::FenceSignaled { fence } => self.signaled(fence, seen.at, violations),
             Observation::Unordered { context } => {
-                self.unordered.insert(context);
+                self.contexts.entry(context).or_default().unordered = true;
             }
             _ => {}
         }
@@ -39,7 +46,7 @@ impl FenceChecker {
 
     fn created(&mut self, fence: FenceName) {
         self.created += 1;
-        let open = self.open.entry(fence.context).or_default();
+        let open = &mut self.contexts.entry(fence.context).or_default().open;
         // Almost always the largest so far.
         let place = open.iter().rposition(|seqno| *seqno < fence.seqno);
         open.insert(place.map_or(0, |before| before + 1), fence.seqno);
@@ -47,7 +54,7 @@ impl FenceChecker {
 
     fn signaled(&mut self, fence: FenceName, at: Time, violations: &mut Violations) {
         let FenceName { context, seqno } = fence;
-        let open = self.open.entry(context).or_default();
+        let Context { open, unordered } = self.contexts.entry(context).or_default();
         let Some(place) = open.iter().position(|other| *other == seqno) else {
             self.signaled_twice += 1;
             violations.add(|| format!("{at}: fence {context}:{seqno} was signalled though it was not open"));
@@ -55,7 +62,7 @@ impl FenceChecker {
         };
         self.signaled += 1;
         open.remove(place);
-        if place > 0 && !self.unordered.contains(&context) {
+        if place > 0 && !*unordered {
             self.out_of_order += 1;
             let earlier = open.front().copied().unwrap_or(0);
             violations.add(|| format!("{at}: fence {context}:{seqno} was signalled before {context}:{earlier}"));
@@ -68,9 +75,12 @@ impl FenceChecker {
         audit.fences_signaled = self.signaled;
         audit.signaled_twice = self.signaled_twice;
         audit.out_of_order = self.out_of_order;
-        for (context, open) in &self.open {
-            audit.fences_unsignaled += open.len() as u64;
-            for seqno in open {
+        let mut left: Vec<(&u64, &Context)> =
+            self.contexts.iter().filter(|(_, known)| !known.open.is_empty()).collect();
+        left.sort_unstable_by_key(|(context, _)| **context);
+        for (context, known) in left {
+            audit.fences_unsignaled += known.open.len() as u64;
+            for seqno in &known.open {
                 violations.add(|| format!("fence {context}:{seqno} was never signalled"));
             }
         }

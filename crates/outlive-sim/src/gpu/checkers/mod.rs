@@ -8,6 +8,8 @@ pub mod access;
 pub mod fences;
 pub mod objects;
 
+mod ids;
+
 use super::memory::Memory;
 use super::observe::Stamped;
 use access::AccessChecker;

@@ -3,9 +3,9 @@
 //! Bytes are seen from two sides, as pages of memory and as what payloads are charged. Both may describe the same bytes,
 //! so the larger of the two remainders counts as leaked, less what is in quarantine.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 
+use super::ids::IdMap;
 use super::{Audit, Violations};
 use crate::gpu::observe::{LeaseKind, Observation, Stamped};
 use crate::gpu::types::JobId;
@@ -22,9 +22,9 @@ struct Payload {
 /// Watches what must be given back.
 #[derive(Debug, Default)]
 pub struct ObjectChecker {
-    payloads: BTreeMap<u64, Payload>,
+    payloads: IdMap<u64, Payload>,
     /// What each job holds, where it is not zero; negative if it gave back more than it took.
-    leases: BTreeMap<(JobId, LeaseKind), i128>,
+    leases: IdMap<(JobId, LeaseKind), i128>,
     /// Allocated less freed; negative if the checker began to look late.
     pages: i64,
     created: u64,
@@ -78,7 +78,9 @@ impl ObjectChecker {
         audit.payloads_created = self.created;
         audit.payloads_released = self.released;
         let mut charged = 0;
-        for (payload, alive) in &self.payloads {
+        let mut payloads: Vec<(&u64, &Payload)> = self.payloads.iter().collect();
+        payloads.sort_unstable_by_key(|(payload, _)| **payload);
+        for (payload, alive) in payloads {
             charged += alive.bytes;
             if alive.quarantined {
                 audit.quarantined_bytes += alive.bytes;
@@ -86,7 +88,9 @@ impl ObjectChecker {
                 violations.add(|| format!("payload {payload} was never released"));
             }
         }
-        for ((job, kind), held) in &self.leases {
+        let mut leases: Vec<(&(JobId, LeaseKind), &i128)> = self.leases.iter().collect();
+        leases.sort_unstable();
+        for ((job, kind), held) in leases {
             // Given back twice is as wrong as never.
             audit.leases_leaked += u64::try_from(held.unsigned_abs()).unwrap_or(u64::MAX);
             violations.add(|| format!("{job} ended holding {held} of {kind:?}"));
