@@ -239,6 +239,48 @@ fn timeouts_are_each_jobs_own_and_progress_extends_them_up_to_a_cap() {
     assert_eq!(asked.load(SeqCst), 1 + 4, "once for the short one; at 20, 50, 80 and 100 ms for the slow one");
 }
 
+/// How often [`impatient_clock`] may be read at one instant.
+const READS_MAX: u32 = 1_000;
+static CLOCK_MS: AtomicU32 = AtomicU32::new(0);
+static CLOCK_READS: AtomicU32 = AtomicU32::new(0);
+
+/// Goes back to zero, where nothing is due, when somebody reads it for ever: who looks at the time in a loop comes out.
+fn impatient_clock() -> u64 {
+    let patience = CLOCK_READS.fetch_add(1, SeqCst) < READS_MAX;
+    if patience { u64::from(CLOCK_MS.load(SeqCst)) * 1_000_000 } else { 0 }
+}
+
+#[test]
+fn what_is_overdue_while_the_driver_is_called_waits_for_that_without_a_timer_that_fires_for_ever() {
+    let rig = Rig::on(Executor::builder().clock(impatient_clock).manual().unwrap(), false);
+    let queue = rig.queue(QueueConfig::new("q").timeout(10 * MS));
+    let slow = queue.reserve(rig.buffers(1)).unwrap().commit();
+    let (_source, never) = UserFence::new(&rig.executor, "never").unwrap();
+    let at = |ms: u64| Time::from_ns(ms * 1_000_000);
+    let reserved = queue.reserve(Job::new(rig.buffers(2)).user_waits(1)).unwrap();
+    let late = reserved.commit_when(&[never], at(15)).unwrap();
+    let (executor, done) = (rig.executor.clone(), late.done());
+    rig.gpu().script(|script| {
+        script.run = Some(Box::new(move |_, _, completion| {
+            // The lane runs on another thread while this one is in the driver, long after the first job's time.
+            for ms in [12, 20] {
+                CLOCK_MS.store(ms, SeqCst);
+                std::thread::scope(|scope| scope.spawn(|| executor.step()).join().unwrap());
+            }
+            assert!(done.is_signaled(), "another job's deadline needs no driver");
+            assert_eq!(executor.next_timer(), None, "nothing is left that the driver's return does not see to");
+            Some(completion)
+        }));
+    });
+    let long = queue.reserve(Job::new(rig.buffers(3)).timeout(100 * MS)).unwrap().commit();
+    assert!(CLOCK_READS.load(SeqCst) < READS_MAX, "the timer fired at one instant, again and again");
+    assert!(!rig.gpu().calls().contains(&Call::TimedOut(1)), "two calls for one queue would overlap");
+    rig.idle();
+    assert!(rig.gpu().calls().contains(&Call::TimedOut(1)));
+    assert_eq!(error(&slow.finished()), Some(FenceError::TimedOut));
+    assert!(pending(&long.finished()) && rig.executor.next_timer() == Some(at(100)));
+}
+
 #[test]
 fn time_off_the_hardware_does_not_count() {
     let rig = Rig::new();

@@ -121,11 +121,11 @@ impl QueueShared {
     fn pump_timed<'a>(&'a self, mut state: StateGuard<'a>) -> StateGuard<'a> {
         let now = self.now();
         self.hub().timers.fired(&mut state.timer, now);
-        state.token_late = false;
+        let late = core::mem::take(&mut state.token_late);
         if core::mem::take(&mut state.drain) {
             state.drain_running(now.after(self.limits.drain));
         }
-        if state.next_due <= now {
+        if late || state.next_due <= now {
             state = self.act_on_due(state, now);
         }
         self.commit_pending(state, now)
@@ -137,19 +137,23 @@ impl QueueShared {
         if suspended_until.is_some_and(|until| until <= now) && state.refuse.is_none() {
             state.refuse = Some(FenceError::TimedOut);
         }
+        let suspension_ends = suspended_until.filter(|until| *until > now).unwrap_or(Time::NEVER);
         if state.clock_paused.is_some() {
             // Nobody's time runs; `resume_clock` arms the timer again.
-            state.next_due = suspended_until.filter(|until| *until > now).unwrap_or(Time::NEVER);
+            state.next_due = suspension_ends;
             return state;
         }
         if state.token {
+            // Looked at again when it comes back, and not by the timer: that would fire at once, for as long as a driver call
+            // takes, and a manual executor's `step` would not end.
+            state.next_due = suspension_ends;
             state.token_wanted = true;
             state.token_late = true;
             return state;
         }
         state.token = true;
         let token = TokenGuard(self);
-        let mut earliest = suspended_until.filter(|until| *until > now).unwrap_or(Time::NEVER);
+        let mut earliest = suspension_ends;
         let mut from = None;
         loop {
             let (job, passed) = state.find_expired(from, now);
