@@ -45,6 +45,8 @@ mod submit;
 mod loom_tests;
 #[cfg(all(test, shuttle, not(loom)))]
 mod shuttle_teardown;
+#[cfg(all(test, shuttle, not(loom)))]
+mod shuttle_tests;
 
 pub use complete::{Completion, Times};
 pub use config::{Dependency, Job, LIMIT_MAX, OnError, OpenError, QueueConfig, Refusal, ReserveError};

@@ -1,8 +1,9 @@
 //! The threaded queue under teardown, explored by shuttle: handles dropped in every order and place while the executor's
-//! three threads, the hardware and submitters run. Each schedule ends with every fence signaled, every payload dropped once
-//! and the driver gone; a thread that never ends is a deadlock, which shuttle reports. A failing schedule is printed by
-//! shuttle with what replays it.
+//! three threads, the hardware and submitters run. Each schedule ends with every fence signaled, every payload dropped once,
+//! the driver gone, every thread ended and no memory left; a thread that never ends is a deadlock, which shuttle
+//! reports. A failing schedule is printed by shuttle with what replays it.
 
+use crate::sync::model;
 use crate::{
     Completion, Device, Driver, Executor, FenceContext, Job, JobCx, JobFences, JobQueue, Names, QueueConfig,
     ResetScope, ResetToken, Status, Time, UserFence,
@@ -15,12 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::vec::Vec;
 
-const SCHEDULES: usize = 3000;
-
-/// Random schedules, then ones that switch rarely but at unlucky moments (probabilistic concurrency testing).
-fn explore(body: fn()) {
-    shuttle::check_random(body, SCHEDULES);
-    shuttle::check_pct(body, SCHEDULES / 3, 3);
+/// Random orders, then ones that switch rarely but at unlucky moments.
+fn explore(name: &str, body: fn()) {
+    model::explore(name, 3000, body);
+    model::explore_by_priority(name, 3, 1000, body);
 }
 
 #[derive(Default)]
@@ -137,7 +136,7 @@ fn all_gone(gone: &crate::Drained, live: &Live, jobs: &[JobFences]) {
 /// The last handles of queue, device, executor and fences, each dropped by a thread of its own.
 #[test]
 fn shuttle_last_handles_dropped_by_different_threads() {
-    explore(|| {
+    explore("last handles dropped by different threads", || {
         let world = World::new();
         let queue = world.queue();
         let jobs: Vec<JobFences> = (0..3).map(|_| queue.reserve(world.payload(None)).unwrap().commit()).collect();
@@ -168,7 +167,7 @@ fn shuttle_last_handles_dropped_by_different_threads() {
 /// The last handles, dropped in a fence's callback (notify lane) and in a payload's drop (reaper lane).
 #[test]
 fn shuttle_last_handles_dropped_on_the_executors_own_lanes() {
-    explore(|| {
+    explore("last handles dropped on the executors own lanes", || {
         let world = World::new();
         let (first, second) = (world.queue(), world.queue());
         // The second queue dies in the first one's payload.
@@ -199,7 +198,7 @@ fn shuttle_last_handles_dropped_on_the_executors_own_lanes() {
 /// Two queues that close each other from their jobs' callbacks.
 #[test]
 fn shuttle_two_queues_close_each_other_from_their_callbacks() {
-    explore(|| {
+    explore("two queues close each other from their callbacks", || {
         let world = World::new();
         let queues = Arc::new([world.queue(), world.queue()]);
         let jobs: Vec<JobFences> =
@@ -232,7 +231,7 @@ fn shuttle_two_queues_close_each_other_from_their_callbacks() {
 /// Commits from two threads, dependent on each other's queue, against close, unplug, reset and suspension.
 #[test]
 fn shuttle_commits_against_whatever_may_happen_to_a_device() {
-    explore(|| {
+    explore("commits against whatever may happen to a device", || {
         let world = World::new();
         let queues = Arc::new([world.queue(), world.queue()]);
         let stop = flag();
@@ -285,7 +284,7 @@ fn shuttle_commits_against_whatever_may_happen_to_a_device() {
 /// A commit that waits for a user fence, against its signal, its cancellation and the queue's close.
 #[test]
 fn shuttle_commit_when_against_signal_cancel_and_close() {
-    explore(|| {
+    explore("commit when against signal cancel and close", || {
         let world = World::new();
         let queue = Arc::new(world.queue());
         let stop = flag();
@@ -294,10 +293,14 @@ fn shuttle_commit_when_against_signal_cancel_and_close() {
         let job = queue.reserve(Job::new(world.payload(None)).user_waits(1)).unwrap();
         let pending = Arc::new(job.commit_when(&[user], Time::NEVER).unwrap());
         let racers = [
-            thread::spawn(move || drop(source.signal(Ok(())))),
+            thread::spawn(move || {
+                source.signal(Ok(()));
+            }),
             {
                 let pending = pending.clone();
-                thread::spawn(move || drop(pending.cancel()))
+                thread::spawn(move || {
+                    pending.cancel();
+                })
             },
             {
                 let queue = queue.clone();
@@ -326,7 +329,7 @@ fn shuttle_commit_when_against_signal_cancel_and_close() {
 /// meanwhile.
 #[test]
 fn shuttle_bare_fences_out_of_turn_while_their_context_goes() {
-    explore(|| {
+    explore("bare fences out of turn while their context goes", || {
         let executor = Executor::builder().threads().unwrap();
         let context = FenceContext::new(&executor, Names { driver: "d", timeline: "t" }).unwrap();
         let (first, one) = context.allocate().unwrap().publish();

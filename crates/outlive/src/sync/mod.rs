@@ -31,6 +31,8 @@ mod backend;
 mod backend;
 #[cfg(all(test, any(loom, shuttle)))]
 pub(crate) mod model;
+#[cfg(all(test, shuttle))]
+pub(crate) use backend::join_spawned;
 #[cfg(any(all(feature = "std", not(loom)), shuttle))]
 pub(crate) use backend::spawn;
 pub(crate) use backend::{

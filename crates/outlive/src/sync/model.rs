@@ -75,7 +75,7 @@ pub(crate) fn assert_none_left(before: isize) {
 #[cfg(loom)]
 pub(crate) use loomed::{Model, race, race3};
 #[cfg(shuttle)]
-pub(crate) use shuttled::{explore, explore_by_priority};
+pub(crate) use shuttled::{clock, explore, explore_by_priority};
 
 #[cfg(loom)]
 mod loomed {
@@ -161,6 +161,8 @@ mod loomed {
 #[cfg(shuttle)]
 mod shuttled {
     use super::{assert_none_left, live_blocks};
+    use crate::sync::backend::{forget_spawned, join_spawned};
+    use core::cell::Cell;
     use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
     use std::time::Instant;
 
@@ -194,14 +196,31 @@ mod shuttled {
         run(name, &how, PctScheduler::new_from_seed(seed, depth, iterations), body);
     }
 
+    std::thread_local! {
+        static NOW: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// A clock that goes on a little whenever it is read, the same in each execution of one order.
+    pub(crate) fn clock() -> u64 {
+        NOW.set(NOW.get() + 20_000);
+        NOW.get()
+    }
+
+    /// Ends once all threads have ended and all memory is free, or fails.
     #[expect(clippy::disallowed_methods, reason = "a test that says how long it took")]
     fn run(name: &str, how: &str, scheduler: impl Scheduler + 'static, body: impl Fn() + Send + Sync + 'static) {
         let mut config = shuttle::Config::new();
         config.stack_size = 0x4_0000;
         std::println!("shuttle: {name}: {how}");
         let began = Instant::now();
-        let count = shuttle::Runner::new(scheduler, config).run(move || body());
+        forget_spawned();
+        let count = shuttle::Runner::new(scheduler, config).run(move || {
+            let before = live_blocks();
+            NOW.set(0);
+            body();
+            join_spawned();
+            assert_none_left(before);
+        });
         std::println!("shuttle: {name}: {count} executions, {:.1?}", began.elapsed());
-        let _ = (live_blocks, assert_none_left);
     }
 }

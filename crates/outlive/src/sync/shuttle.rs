@@ -49,9 +49,30 @@ pub(crate) fn context_id() -> usize {
     id + 1
 }
 
+std::thread_local! {
+    /// The executors' threads of the execution that runs on this thread of the system, to be joined at its end.
+    static SPAWNED: core::cell::RefCell<std::vec::Vec<thread::JoinHandle<()>>> =
+        const { core::cell::RefCell::new(std::vec::Vec::new()) };
+}
+
 pub(crate) fn spawn(_name: &'static str, body: impl FnOnce() + Send + 'static) -> bool {
-    thread::spawn(body);
+    let handle = thread::spawn(body);
+    SPAWNED.with_borrow_mut(|spawned| spawned.push(handle));
     true
+}
+
+/// Waits until every thread that an executor started has ended; a deadlock if one does not.
+#[cfg(test)]
+pub(crate) fn join_spawned() {
+    while let Some(handle) = SPAWNED.with_borrow_mut(std::vec::Vec::pop) {
+        handle.join().unwrap();
+    }
+}
+
+/// Forgets the threads of an execution that failed.
+#[cfg(test)]
+pub(crate) fn forget_spawned() {
+    SPAWNED.with_borrow_mut(std::vec::Vec::clear);
 }
 
 /// No time passes in an exploration.
