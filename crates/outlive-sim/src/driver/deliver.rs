@@ -61,7 +61,7 @@ impl Shared {
         }
     }
 
-    fn deliver(&self, delivery: Delivery) {
+    pub(crate) fn deliver(&self, delivery: Delivery) {
         match delivery {
             Delivery::Ended { queue, seqno, flying, in_flight, result, times } => {
                 in_flight.complete_timed(seqno.0, result, times);
@@ -75,7 +75,7 @@ impl Shared {
 
 impl Machine {
     /// Advances the device to the present and takes everything it says.
-    fn collect(&mut self) {
+    pub(crate) fn collect(&mut self) {
         let now = self.now;
         let Some((gpu, memory)) = self.device() else { return };
         gpu.advance(memory, now);

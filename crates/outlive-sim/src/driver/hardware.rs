@@ -70,7 +70,7 @@ impl SimRing {
         let (gpu, memory) = machine.device().ok_or(GpuError::Unplugged)?;
         let hw = gpu.create_ring(memory, slots)?;
         let (in_ring, flying) = (Arc::clone(&in_flight), alloc::collections::BTreeMap::new());
-        machine.add_ring(hw, RingState { in_flight: in_ring, queue: 0, flying, credits, held: 0 });
+        machine.add_ring(hw, RingState { in_flight: in_ring, queue: 0, flying, credits, held: 0, ending: 0 });
         Ok(Self { space: Arc::clone(space), hw, last: 0, in_flight })
     }
 
@@ -82,6 +82,7 @@ impl SimRing {
 impl Drop for SimRing {
     fn drop(&mut self) {
         let mut machine = self.space.shared.lock();
+        machine.catch_up();
         let now = machine.now;
         if let Some((gpu, memory)) = machine.device() {
             memory.tap_mut().set_time(now);
@@ -94,6 +95,7 @@ impl Drop for SimRing {
         if let Some(place) = machine.rings.get_mut(usize::try_from(self.hw.0).unwrap_or(usize::MAX)) {
             *place = None;
         }
+        self.space.shared.release(machine);
     }
 }
 
@@ -130,7 +132,9 @@ impl Driver for SimDriver {
         let rung = {
             let mut machine = self.shared.lock();
             machine.job_named(info.id, flying.job);
-            machine.ring_the_bell(cx.queue.hw, info.queue, &descriptor, flying)
+            let rung = machine.ring_the_bell(cx.queue.hw, info.queue, &descriptor, flying);
+            self.shared.release(machine);
+            rung
         };
         if let Err(error) = rung
             && let Some(done) = cx.queue.in_flight.remove(seqno.0)
@@ -174,6 +178,7 @@ impl Driver for SimDriver {
             // What comes of it is an interrupt, or nothing: then a reset follows.
             let _ = gpu.cancel(memory, now, cx.queue.hw, HwSeqno(seqno));
         }
+        self.shared.release(machine);
     }
 
     fn reset(&self, scope: outlive::ResetScope, token: ResetToken) {
@@ -185,9 +190,10 @@ impl Driver for SimDriver {
         let Some(scope) = scope else {
             // Nothing of that queue was ever on the hardware.
             machine.outbox.push_back(Delivery::Quiesced(token));
-            return;
+            return self.shared.release(machine);
         };
         machine.start_reset(scope, token);
+        self.shared.release(machine);
     }
 
     fn unplug(&self, token: ResetToken) {
@@ -200,6 +206,7 @@ impl Driver for SimDriver {
         machine.outbox.extend(stale.into_iter().map(|(_, token)| Delivery::Failed(token)));
         machine.end_all(ResetScope::Device, FenceError::DeviceLost);
         machine.outbox.push_back(Delivery::Quiesced(token));
+        self.shared.release(machine);
     }
 }
 
@@ -209,6 +216,7 @@ impl SimDriver {
         let hw = cx.queue.hw;
         let (flying, seqno, now) = {
             let mut machine = self.shared.lock();
+            machine.catch_up();
             let Some(seqno) = machine.seqno_of(hw, cx.job) else { return false };
             let flying = machine.ring(hw).and_then(|ring| ring.flying.get(&seqno).copied());
             let Some(flying) = flying.filter(|flying| machine.has_ended(flying)) else { return false };
@@ -247,7 +255,7 @@ impl Machine {
         if let Some(ring) = self.ring(hw) {
             ring.queue = queue;
             ring.held += flying.credits;
-            let (held, size) = (ring.held, ring.credits);
+            let (held, size) = (ring.held.saturating_sub(ring.ending), ring.credits);
             ring.flying.insert(descriptor.hw_seqno.0, flying);
             if held > size {
                 self.overdrawn(job, held, size);

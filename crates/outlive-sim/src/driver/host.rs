@@ -1,103 +1,46 @@
 //! `SimHost`: the machine with the library on it, and its time.
 //!
-//! # Time
+//! # Virtual time
 //! One clock. [`SimHost::run_until`] goes from event to event, of the device ([`Gpu::next_event`]) or of the executor
 //! ([`Executor::next_timer`]), whichever is earlier; at each, the device has its turn first, then the library's three
 //! lanes, until neither has anything to do. Whoever has events of its own asks [`SimHost::next_event`] and runs up to the
 //! earlier of both.
 //!
+//! # Real time
+//! Hardware and library go on by themselves, on threads; clients use their handles from theirs. The same methods wait.
+//!
 //! [`Gpu::next_event`]: crate::gpu::Gpu::next_event
 
 use alloc::sync::Arc;
-use core::fmt;
 use core::time::Duration;
-use outlive::trace::Record;
-use outlive::{AllocError, Device, DeviceConfig, Executor, Fence, OpenError, Time};
+use outlive::{Device, Executor, Fence, Time};
+use std::thread;
 
 use super::audit::Listener;
+use super::config::{HostClock, HostConfig, HostError};
 use super::deliver::outlive_time;
 use super::hardware::SimDriver;
 use super::machine::{EngineStretch, JobEnd, Machine, Shared};
-use crate::gpu::{self, Audit, Config, DeviceFaults, Gpu, GpuError, Memory, Stamped};
+use super::real::{Bells, Threads, wall_ns};
+use crate::gpu::{self, Audit, DeviceFaults, Gpu, Memory, Stamped};
 
-/// How a machine is built.
-pub struct HostConfig {
-    /// The device.
-    pub gpu: Config,
-    /// How the library drives it.
-    pub device: DeviceConfig,
-    /// Hears the library's events after the audit has.
-    pub recorder: Option<Box<dyn Record>>,
-    /// Keeps what [`SimHost::take_ends`] and [`SimHost::take_stretches`] give.
-    pub keep_history: bool,
-    /// Keeps every observation for [`SimHost::take_log`].
-    pub keep_log: bool,
-}
+/// How long [`SimHost::finish`] waits in real time for what is left to go.
+pub const FINISH_MAX: Duration = Duration::from_secs(20);
+/// In real time, how often what is waited for is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-impl Default for HostConfig {
-    fn default() -> Self {
-        let (gpu, device) = (Config::default(), DeviceConfig::new("sim"));
-        Self { gpu, device, recorder: None, keep_history: false, keep_log: false }
-    }
-}
-
-impl fmt::Debug for HostConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HostConfig({:?}, {:?})", self.gpu, self.device)
-    }
-}
-
-/// Why a machine was not built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HostError {
-    /// The device could not be made.
-    Device(GpuError),
-    /// The library could not.
-    Library(OpenError),
-}
-
-impl fmt::Display for HostError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Device(error) => error.fmt(f),
-            Self::Library(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for HostError {}
-
-impl From<GpuError> for HostError {
-    fn from(error: GpuError) -> Self {
-        Self::Device(error)
-    }
-}
-
-impl From<gpu::MemoryError> for HostError {
-    fn from(error: gpu::MemoryError) -> Self {
-        Self::Device(GpuError::Memory(error))
-    }
-}
-
-impl From<OpenError> for HostError {
-    fn from(error: OpenError) -> Self {
-        Self::Library(error)
-    }
-}
-
-impl From<AllocError> for HostError {
-    fn from(error: AllocError) -> Self {
-        Self::Library(OpenError::OutOfMemory(error))
-    }
-}
-
-/// A machine with one device, in virtual time. Every method: not from callbacks of the library, except as said.
+/// A machine with one device. In real time every method may be called from several threads at once; in virtual time those
+/// that let time pass only from one. Neither from callbacks of the library.
+///
+/// Dropped without [`SimHost::finish`], it lets the hardware stand still; what is on it then is in time given up by the
+/// library.
 #[derive(Debug)]
 pub struct SimHost {
     shared: Arc<Shared>,
     executor: Executor,
     device: Option<Device<SimDriver>>,
+    /// In real time.
+    threads: Option<Threads>,
 }
 
 impl SimHost {
@@ -106,18 +49,30 @@ impl SimHost {
     /// # Errors
     /// [`HostError`].
     pub fn new(config: HostConfig) -> Result<Self, HostError> {
-        let HostConfig { gpu: gpu_config, device, recorder, keep_history, keep_log } = config;
+        let HostConfig { gpu: gpu_config, device, clock, recorder, keep_history, keep_log } = config;
         let mut memory = Memory::new(0)?;
         memory.tap_mut().switch_on();
         let gpu = Gpu::new(&mut memory, gpu_config)?;
         let mut machine = Machine::new(memory, gpu);
         machine.keep_history = keep_history;
         machine.log = keep_log.then(Vec::new);
-        let shared = Shared::new(machine);
-        let listener = Listener::new(Arc::clone(&shared), recorder);
-        let executor = Executor::builder().recorder(listener)?.manual()?;
+        let is_real = clock == HostClock::Real;
+        let shared = Shared::new(machine, is_real.then(Bells::default));
+        let builder = Executor::builder().recorder(Listener::new(Arc::clone(&shared), recorder))?;
+        let executor = if is_real { builder.clock(wall_ns).threads()? } else { builder.manual()? };
         let device = Device::with_config(&executor, device, SimDriver::new(Arc::clone(&shared)))?;
-        Ok(Self { shared, executor, device: Some(device) })
+        let threads = is_real.then(|| Threads::start(&shared).ok_or(HostError::NoThreads)).transpose()?;
+        Ok(Self { shared, executor, device: Some(device), threads })
+    }
+
+    /// Whose time it has.
+    #[must_use]
+    pub const fn clock(&self) -> HostClock {
+        if self.is_real() { HostClock::Real } else { HostClock::Virtual }
+    }
+
+    const fn is_real(&self) -> bool {
+        self.threads.is_some()
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
@@ -130,7 +85,7 @@ impl SimHost {
         machine.next_client - 1
     }
 
-    /// The executor, to look at. Its clock and lanes are the host's to drive.
+    /// The executor, to look at. Its clock and lanes are driven by the host, or by its own threads.
     #[must_use]
     pub const fn executor(&self) -> &Executor {
         &self.executor
@@ -147,14 +102,19 @@ impl SimHost {
         self.device.take()
     }
 
-    /// The present.
+    /// The present. In real time from an origin of the process, which is older than the host if there was one before.
     #[must_use]
     pub fn now(&self) -> Time {
         self.executor.now()
     }
 
-    /// Lets device and library do all they have to do at the present.
+    /// Lets device and library do all they have to do at the present. In real time they do that by themselves: waits until
+    /// the library has been told all that the hardware has said; what the lanes make of it may be still to come.
     pub fn settle(&self) {
+        if self.is_real() {
+            self.wait_until_told();
+            return;
+        }
         // Each lane has its turn after the one before has come to rest, so that the order is always the same.
         while self.shared.service() || self.executor.step() || self.executor.notify() || self.executor.reap() {}
     }
@@ -171,15 +131,40 @@ impl SimHost {
         Some(next.max(self.now().after(Duration::from_nanos(1))))
     }
 
-    /// Goes to `to`, past which nothing may happen by itself, and settles there.
+    fn wait_until_told(&self) {
+        loop {
+            {
+                let mut machine = self.shared.lock();
+                machine.collect();
+                let told = machine.outbox.is_empty() && !machine.watch.telling;
+                self.shared.release(machine);
+                if told {
+                    return;
+                }
+            }
+            thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    /// Goes to `to`, past which nothing may happen by itself, and settles there. In real time: sleeps until `to`, then
+    /// settles.
     pub fn advance_to(&self, to: Time) {
+        if self.is_real() {
+            thread::sleep(to.since(self.now()));
+            self.settle();
+            return;
+        }
         self.shared.lock().now = gpu::Time::from_ns(to.as_ns().max(self.now().as_ns()));
         self.executor.advance_to(to);
         self.settle();
     }
 
-    /// Goes from event to event up to `until`.
+    /// Goes from event to event up to `until`. In real time: sleeps until then.
     pub fn run_until(&self, until: Time) {
+        if self.is_real() {
+            thread::sleep(until.since(self.now()));
+            return;
+        }
         self.settle();
         while let Some(next) = self.next_event().filter(|next| *next <= until) {
             self.advance_to(next);
@@ -189,14 +174,25 @@ impl SimHost {
         }
     }
 
-    /// Goes from event to event for so long.
+    /// Goes from event to event for so long. In real time: sleeps.
     pub fn run_for(&self, time: Duration) {
         self.run_until(self.now().after(time));
     }
 
     /// Goes from event to event until `done`, or nothing is left to happen, or `limit` has come; true if `done`. `done` is
-    /// asked after each.
+    /// asked after each. In real time: asks every millisecond, until `done` or `limit`; that nothing is left to happen is
+    /// not known there.
     pub fn run_while_waiting(&self, limit: Time, mut done: impl FnMut() -> bool) -> bool {
+        while self.is_real() {
+            if done() {
+                return true;
+            }
+            let left = limit.since(self.now());
+            if left.is_zero() {
+                return false;
+            }
+            thread::sleep(left.min(LOOK_EVERY));
+        }
         self.settle();
         loop {
             if done() {
@@ -217,6 +213,7 @@ impl SimHost {
             if let Some((gpu, memory)) = machine.device() {
                 gpu.unplug(memory, now);
             }
+            self.shared.release(machine);
         }
         if let Some(device) = &self.device {
             device.unplug();
@@ -232,9 +229,12 @@ impl SimHost {
 
     /// Tells the whole device to misbehave, or to behave.
     pub fn set_faults(&self, faults: DeviceFaults) {
-        if let Some(gpu) = &mut self.shared.lock().gpu {
+        let mut machine = self.shared.lock();
+        machine.catch_up();
+        if let Some(gpu) = &mut machine.gpu {
             gpu.set_faults(faults);
         }
+        self.shared.release(machine);
     }
 
     /// Tells the audit that a bare fence was published, of a context of `FenceContext`. Without that it is not counted.
@@ -252,7 +252,9 @@ impl SimHost {
     /// Time for which engines were occupied, summed over them.
     #[must_use]
     pub fn busy_ns(&self) -> u64 {
-        self.shared.lock().gpu.as_ref().map_or(0, Gpu::busy_ns)
+        let mut machine = self.shared.lock();
+        machine.catch_up();
+        machine.gpu.as_ref().map_or(0, Gpu::busy_ns)
     }
 
     /// Bytes of device memory taken by clients: rings, page tables, buffers. Zero when all are gone.
@@ -284,11 +286,23 @@ impl SimHost {
     }
 
     /// The end of the world: lets the device go, runs what is left to run at the present, gives the device's own memory
-    /// back, and counts. Clients, fences' closures and outputs that are to be gone must be gone before.
+    /// back, and counts. Clients, fences' closures and outputs that are to be gone must be gone before. In real time: waits,
+    /// at most [`FINISH_MAX`], until nothing is left alive and no memory taken, and joins the machine's threads; the lanes'
+    /// end by themselves with the last handle on the executor.
     #[must_use]
     pub fn finish(mut self) -> Audit {
         drop(self.device.take());
-        self.settle();
+        if let Some(threads) = self.threads.take() {
+            let limit = self.now().after(FINISH_MAX);
+            let gone = || self.executor.live_objects() == 0 && self.bytes_in_use() == 0;
+            while !gone() && self.now() < limit {
+                thread::sleep(LOOK_EVERY);
+            }
+            self.shared.end_threads();
+            threads.join();
+        } else {
+            self.settle();
+        }
         let mut machine = self.shared.lock();
         let now = machine.now;
         if let Some(gpu) = machine.gpu.take() {
@@ -300,5 +314,12 @@ impl SimHost {
         let mut audit = checkers.finish();
         machine.books.finish(&mut audit);
         audit
+    }
+}
+
+impl Drop for SimHost {
+    fn drop(&mut self) {
+        // Not joined: dropping never blocks.
+        self.shared.end_threads();
     }
 }

@@ -11,25 +11,41 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::audit::Books;
 use super::buffer::SpaceState;
 use super::deliver::Delivery;
+use super::real::{Bells, Watch, wall_ns};
 use crate::gpu::{
     Checkers, Gpu, HwError, HwSeqno, JobId, LeaseKind, Memory, Observation, PageId, QueueId, ResetScope, Stamped, Time,
     VmId,
 };
 
+/// Observations that wait for the checkers, at most, before the host adds one more.
+const TAP_MAX: usize = 1 << 16;
+
 /// The lock around the machine.
 #[derive(Debug)]
 pub(crate) struct Shared {
     machine: Mutex<Machine>,
+    /// In real time.
+    pub(crate) bells: Option<Bells>,
 }
 
 impl Shared {
-    pub(crate) fn new(machine: Machine) -> Arc<Self> {
-        Arc::new(Self { machine: Mutex::new(machine) })
+    pub(crate) fn new(machine: Machine, bells: Option<Bells>) -> Arc<Self> {
+        Arc::new(Self { machine: Mutex::new(machine), bells })
     }
 
-    /// The machine. The caller must not call the library before it lets go.
+    /// The machine. The caller must not call the library before it lets go; if it changed what the device will do, it lets
+    /// go through [`Shared::release`].
     pub(crate) fn lock(&self) -> MutexGuard<'_, Machine> {
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set_time(&mut machine);
+        machine
+    }
+
+    /// In real time, what the clock says.
+    pub(crate) fn set_time(&self, machine: &mut Machine) {
+        if self.bells.is_some() {
+            machine.now = machine.now.max(Time::from_ns(wall_ns()));
+        }
     }
 }
 
@@ -81,6 +97,8 @@ pub(crate) struct RingState {
     pub(crate) credits: u32,
     /// What jobs hold that are on the ring, or whose end is being told.
     pub(crate) held: u32,
+    /// Of that, what those hold whose end is being told: the library may count it as free already, or not yet.
+    pub(crate) ending: u32,
 }
 
 /// Everything behind the lock.
@@ -103,6 +121,7 @@ pub(crate) struct Machine {
     /// Resets asked of the device and not answered.
     pub(crate) tokens: Vec<(ResetScope, ResetToken)>,
     pub(crate) outbox: VecDeque<Delivery>,
+    pub(crate) watch: Watch,
     pub(crate) books: Books,
     /// Resets that the device ended, whether they worked or not.
     pub(crate) resets: u64,
@@ -131,6 +150,7 @@ impl Machine {
             next_client: 1,
             tokens: Vec::new(),
             outbox: VecDeque::new(),
+            watch: Watch::default(),
             books: Books::default(),
             resets: 0,
             keep_history: false,
@@ -146,6 +166,10 @@ impl Machine {
         let tap = self.memory.tap_mut();
         tap.set_time(self.now);
         tap.observe(what);
+        if tap.seen().len() >= TAP_MAX {
+            // The device has not moved for a while, and somebody makes and drops payloads.
+            self.drain();
+        }
     }
 
     /// The device and its memory, to be called together; none after the end.
@@ -202,10 +226,19 @@ impl Machine {
         self.memory.load_u64(page, offset) == Some(flying.job.0)
     }
 
+    /// Lets the device catch up with the present; in virtual time it has.
+    pub(crate) fn catch_up(&mut self) {
+        let now = self.now;
+        if let Some((gpu, memory)) = self.device() {
+            gpu.advance(memory, now);
+        }
+    }
+
     /// Takes a job off the driver's records. Its credits stay held until its end has been told.
     pub(crate) fn land(&mut self, queue: QueueId, seqno: HwSeqno) -> Option<(Arc<InFlight>, Flying)> {
         let ring = self.ring(queue)?;
         let flying = ring.flying.remove(&seqno.0)?;
+        ring.ending += flying.credits;
         Some((ring.in_flight.clone(), flying))
     }
 
@@ -213,6 +246,7 @@ impl Machine {
     pub(crate) fn give_back(&mut self, queue: QueueId, flying: &Flying) {
         if let Some(ring) = self.ring(queue) {
             ring.held = ring.held.saturating_sub(flying.credits);
+            ring.ending = ring.ending.saturating_sub(flying.credits);
         }
         let (job, count) = (flying.job, u64::from(flying.credits));
         self.observe(Observation::LeaseReturned { kind: LeaseKind::Credits, job, count });

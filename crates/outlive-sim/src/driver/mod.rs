@@ -32,8 +32,9 @@
 //! The model allocates inside driver calls, as no driver of real hardware would: what it allocates is the hardware's.
 //!
 //! # Time
-//! Virtual. [`SimHost`] goes from event to event, of the device and of the executor, in one order; the same calls give
-//! the same run.
+//! [`HostClock::Virtual`]: [`SimHost`] goes from event to event, of the device and of the executor, in one order; the same
+//! calls give the same run. [`HostClock::Real`]: the wall's, with threads for hardware, interrupts and the library's lanes;
+//! clients may have theirs.
 //!
 //! # The audit
 //! [`Audit`](crate::gpu::Audit) is counted by the hardware (pages, accesses, faults) and by what can be seen of the
@@ -44,15 +45,18 @@
 mod audit;
 mod buffer;
 mod client;
+mod config;
 mod deliver;
 mod hardware;
 mod host;
 mod job;
 pub(crate) mod machine;
+mod real;
 
 pub use buffer::Buffer;
 pub use client::{ClientConfig, ClientError, SimClient, SimQueue, SubmitError, Submitted};
+pub use config::{HostClock, HostConfig, HostError};
 pub use hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT, CODE_REFUSED, SimDriver, SimRing};
-pub use host::{HostConfig, HostError, SimHost};
+pub use host::{FINISH_MAX, SimHost};
 pub use job::{JobSpec, SimJob, Work};
 pub use machine::{EngineStretch, JobEnd};
