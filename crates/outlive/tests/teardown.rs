@@ -14,10 +14,10 @@ mod common;
 use common::{Call, Rig, SOON, buffers, error, ok, pending};
 use outlive::{
     Acquired, Completion, Device, Executor, FenceContext, FenceError, JobFences, Names, QueueConfig, Refusal,
-    ResetScope, Times, Verdict,
+    ResetScope, Time, Times, Verdict,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -170,11 +170,11 @@ fn a_completion_given_twice_by_a_buggy_driver_is_found_nowhere() {
     let job = queue.reserve(rig.buffers(1)).unwrap().commit();
     let number = queue.id() * 1_000_000 + 1;
     let held = &rig.gpu().held;
-    assert!(held.complete_timed(number, Ok(()), Times { end: Some(outlive::Time::from_ns(77)), active: None }));
+    assert!(held.complete_timed(number, Ok(()), Times { end: Some(Time::from_ns(77)), active: None }));
     assert!(!held.complete(number, Err(FenceError::Canceled)), "hardware that reports twice");
     assert!(!held.complete(number + 5, Ok(())), "or invents");
     assert!(ok(&job.finished()));
-    assert_eq!(job.finished().timestamp(), Some(outlive::Time::from_ns(77)));
+    assert_eq!(job.finished().timestamp(), Some(Time::from_ns(77)));
     drop(queue);
     all_gone(rig);
 }
@@ -499,6 +499,47 @@ fn a_queue_closed_while_its_head_waits_for_a_resource_lets_it_go() {
     signaler.signal(Ok(()));
     rig.gpu().script(|script| script.acquire = None);
     drop(context);
+    all_gone(rig);
+}
+
+static CLOCK_MS: AtomicU64 = AtomicU64::new(0);
+static CLOCK_STEP_MS: AtomicU64 = AtomicU64::new(0);
+
+/// Time that passes between two looks.
+fn moving_clock() -> u64 {
+    CLOCK_MS.fetch_add(CLOCK_STEP_MS.load(SeqCst), SeqCst) * 1_000_000
+}
+
+#[test]
+fn a_queue_that_sees_its_time_come_before_the_timer_fires_leaves_no_timer_behind() {
+    let rig = Rig::on(Executor::builder().clock(moving_clock).manual().unwrap(), false);
+    let first = rig.queue(QueueConfig::new("first").suspend_limit(10 * MS));
+    let second = rig.queue(QueueConfig::new("second").bypass(false));
+    first.suspend();
+    assert_eq!(rig.executor.next_timer(), Some(Time::from_ns(10_000_000)));
+    // In one slice of the lane the timers are looked at, at 9 ms; the first queue works, at 11 ms, for the last time;
+    // then the second one starts its job, while another thread frees the first one.
+    drop(first);
+    let _job = second.reserve(rig.buffers(1)).unwrap().commit();
+    let (executor, freed) = (rig.executor.clone(), Arc::new(Mutex::new(None)));
+    let seen = freed.clone();
+    rig.gpu().script(|script| {
+        script.acquire = Some(Box::new(move |_| {
+            let before = executor.live_objects();
+            std::thread::scope(|scope| scope.spawn(|| executor.reap()).join().unwrap());
+            *seen.lock().unwrap() = Some((before - executor.live_objects(), executor.next_timer()));
+            // Whatever was left behind must not fire.
+            CLOCK_STEP_MS.store(0, SeqCst);
+            CLOCK_MS.store(0, SeqCst);
+            Acquired::Yes
+        }));
+    });
+    CLOCK_MS.store(9, SeqCst);
+    CLOCK_STEP_MS.store(2, SeqCst);
+    rig.executor.step();
+    assert_eq!(*freed.lock().unwrap(), Some((2, None)), "queue and its `drained` are freed, and no timer is left");
+    rig.complete(&second, 1, Ok(()));
+    drop(second);
     all_gone(rig);
 }
 

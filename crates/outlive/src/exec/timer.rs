@@ -136,3 +136,74 @@ impl core::fmt::Debug for TimerState {
         write!(f, "TimerState({} armed)", self.tree.len())
     }
 }
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::{Timer, Timers};
+    use crate::exec::object::ObjectHeader;
+    use crate::time::Time;
+    use core::cell::Cell;
+    use core::ptr::NonNull;
+
+    std::thread_local! {
+        static FIRED: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Touches no owner, so none need be there.
+    unsafe fn fire(_owner: NonNull<ObjectHeader>) {
+        FIRED.set(FIRED.get() + 1);
+    }
+
+    fn at(ns: u64) -> Time {
+        Time::from_ns(ns)
+    }
+
+    fn arm(timers: &Timers, timer: &mut Timer, due: u64) -> bool {
+        timers.arm(timer, at(due), NonNull::dangling(), fire)
+    }
+
+    #[test]
+    fn a_timer_fires_once_at_the_earliest_time_it_was_armed_for() {
+        let timers = Timers::new();
+        let (mut early, mut late) = (timers.register().unwrap(), timers.register().unwrap());
+        assert!(arm(&timers, &mut late, 9) && arm(&timers, &mut early, 5), "each the earliest when it was armed");
+        assert!(!arm(&timers, &mut late, 10) && !arm(&timers, &mut late, 7), "later than it was; not the earliest");
+        assert!(!timers.fire_due(at(4)));
+        assert!(timers.fire_due(at(6)) && FIRED.get() == 1 && timers.next() == at(7));
+        assert!(timers.fire_due(at(7)) && !timers.fire_due(at(99)));
+        assert_eq!((FIRED.get(), timers.next()), (2, Time::NEVER));
+        timers.unregister(&mut early);
+        timers.unregister(&mut late);
+    }
+
+    #[test]
+    fn one_whose_owner_looked_first_leaves_nothing_behind_when_the_owner_goes() {
+        let timers = Timers::new();
+        let mut timer = timers.register().unwrap();
+        arm(&timers, &mut timer, 5);
+        timers.fired(&mut timer, at(4));
+        assert_eq!(timers.next(), at(5), "not due yet");
+        // Due by the owner's clock, and nobody has fired it.
+        timers.fired(&mut timer, at(5));
+        timers.unregister(&mut timer);
+        assert_eq!(timers.next(), Time::NEVER);
+        assert!(!timers.fire_due(at(99)) && FIRED.get() == 0, "its owner would be gone by now");
+    }
+
+    #[test]
+    fn arming_finds_room_however_often_owners_look_first() {
+        let timers = Timers::new();
+        let mut all: [Timer; 16] = core::array::from_fn(|_| timers.register().unwrap());
+        for round in 1..10 {
+            for (timer, index) in all.iter_mut().zip(0..) {
+                arm(&timers, timer, round * 100 + index);
+                timers.fired(timer, at(round * 100 + 99));
+            }
+        }
+        for (timer, index) in all.iter_mut().zip(0..) {
+            arm(&timers, timer, 2_000 + index);
+        }
+        assert_eq!(timers.next(), at(2_000));
+        assert!(timers.fire_due(at(3_000)) && FIRED.get() == 16);
+    }
+}
