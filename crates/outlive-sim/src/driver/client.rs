@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
-use outlive::{Drained, Job, JobFences, JobQueue, OpenError, QueueConfig, Refusal, Reserved};
+use outlive::{Device, Drained, Job, JobFences, JobQueue, OpenError, QueueConfig, Refusal, Reserved};
 
 use super::buffer::{Buffer, Space};
 use super::hardware::{SimDriver, SimRing};
@@ -118,12 +118,11 @@ pub struct SimQueue {
 }
 
 impl SimQueue {
-    fn new(host: &SimHost, space: &Arc<Space>, config: ClientConfig) -> Result<Self, ClientError> {
+    fn new(device: &Device<SimDriver>, space: &Arc<Space>, config: ClientConfig) -> Result<Self, ClientError> {
         let ClientConfig { credits, timeout, client, queue } = config;
         let slots = credits.saturating_mul(SLOTS_PER_CREDIT).clamp(SLOTS_MIN, SLOTS_MAX);
-        let client = client.unwrap_or_else(|| host.next_client());
+        let client = client.unwrap_or_else(|| space.shared.lock().next_client());
         let queue = queue.credits(credits).timeout(timeout).client(client);
-        let device = host.device().ok_or(OpenError::DeviceLost)?;
         let ring = SimRing::new(space, credits, slots)?;
         let hw = ring.hw();
         let queue = device.queue(queue, ring)?;
@@ -208,9 +207,18 @@ impl SimClient {
     /// # Errors
     /// [`ClientError`].
     pub fn new(host: &SimHost, name: &str, config: ClientConfig) -> Result<Self, ClientError> {
-        let client = config.client.unwrap_or_else(|| host.next_client());
-        let space = Arc::new(Space::new(host.shared())?);
-        let first = SimQueue::new(host, &space, ClientConfig { client: Some(client), ..config })?;
+        Self::on(host.device().ok_or(OpenError::DeviceLost)?, name, config)
+    }
+
+    /// As [`SimClient::new`], with a handle on the device, wherever it comes from.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn on(device: &Device<SimDriver>, name: &str, config: ClientConfig) -> Result<Self, ClientError> {
+        let shared = device.driver().shared();
+        let client = config.client.unwrap_or_else(|| shared.lock().next_client());
+        let space = Arc::new(Space::new(shared)?);
+        let first = SimQueue::new(device, &space, ClientConfig { client: Some(client), ..config })?;
         Ok(Self { name: name.into(), client, first })
     }
 
@@ -218,9 +226,9 @@ impl SimClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn another_queue(&self, host: &SimHost, config: ClientConfig) -> Result<SimQueue, ClientError> {
+    pub fn another_queue(&self, config: ClientConfig) -> Result<SimQueue, ClientError> {
         let client = config.client.or(Some(self.client));
-        SimQueue::new(host, &self.first.space, ClientConfig { client, ..config })
+        SimQueue::new(self.first.queue.device(), &self.first.space, ClientConfig { client, ..config })
     }
 
     /// What it was called.

@@ -18,7 +18,7 @@ use super::buffer::Space;
 use super::deliver::Delivery;
 use super::job::{FENCE_OFFSET, SimJob};
 use super::machine::{Flying, JobEnd, Machine, RingState, Shared};
-use crate::gpu::{GpuError, HwSeqno, JobDescriptor, LeaseKind, Observation, QueueId, ResetScope};
+use crate::gpu::{DeviceFaults, GpuError, HwSeqno, JobDescriptor, LeaseKind, Observation, QueueId, ResetScope};
 
 /// Code of [`FenceError::Faulted`]: an access found no page.
 pub const CODE_PAGE_FAULT: u16 = 1;
@@ -40,6 +40,21 @@ pub struct SimDriver {
 impl SimDriver {
     pub(crate) const fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Pulls the device out: the hardware is gone at once. The library finds out, or is told with
+    /// [`Device::unplug`](outlive::Device::unplug).
+    pub fn pull_out(&self) {
+        self.shared.pull_out();
+    }
+
+    /// Tells the whole device to misbehave, or to behave.
+    pub fn set_faults(&self, faults: DeviceFaults) {
+        self.shared.set_faults(faults);
     }
 }
 

@@ -75,16 +75,6 @@ impl SimHost {
         self.threads.is_some()
     }
 
-    pub(crate) const fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
-    pub(crate) fn next_client(&self) -> u64 {
-        let mut machine = self.shared.lock();
-        machine.next_client += 1;
-        machine.next_client - 1
-    }
-
     /// The executor, to look at. Its clock and lanes are driven by the host, or by its own threads.
     #[must_use]
     pub const fn executor(&self) -> &Executor {
@@ -207,14 +197,7 @@ impl SimHost {
 
     /// Pulls the device out: the hardware is gone at once, and the library is told.
     pub fn unplug(&self) {
-        {
-            let mut machine = self.shared.lock();
-            let now = machine.now;
-            if let Some((gpu, memory)) = machine.device() {
-                gpu.unplug(memory, now);
-            }
-            self.shared.release(machine);
-        }
+        self.shared.pull_out();
         if let Some(device) = &self.device {
             device.unplug();
         }
@@ -229,12 +212,7 @@ impl SimHost {
 
     /// Tells the whole device to misbehave, or to behave.
     pub fn set_faults(&self, faults: DeviceFaults) {
-        let mut machine = self.shared.lock();
-        machine.catch_up();
-        if let Some(gpu) = &mut machine.gpu {
-            gpu.set_faults(faults);
-        }
-        self.shared.release(machine);
+        self.shared.set_faults(faults);
     }
 
     /// Tells the audit that a bare fence was published, of a context of `FenceContext`. Without that it is not counted.

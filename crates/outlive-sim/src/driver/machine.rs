@@ -13,8 +13,8 @@ use super::buffer::SpaceState;
 use super::deliver::Delivery;
 use super::real::{Bells, Watch, wall_ns};
 use crate::gpu::{
-    Checkers, Gpu, HwError, HwSeqno, JobId, LeaseKind, Memory, Observation, PageId, QueueId, ResetScope, Stamped, Time,
-    VmId,
+    Checkers, DeviceFaults, Gpu, HwError, HwSeqno, JobId, LeaseKind, Memory, Observation, PageId, QueueId, ResetScope,
+    Stamped, Time, VmId,
 };
 
 /// Observations that wait for the checkers, at most, before the host adds one more.
@@ -39,6 +39,26 @@ impl Shared {
         let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
         self.set_time(&mut machine);
         machine
+    }
+
+    /// The hardware is gone at once.
+    pub(crate) fn pull_out(&self) {
+        let mut machine = self.lock();
+        let now = machine.now;
+        if let Some((gpu, memory)) = machine.device() {
+            gpu.unplug(memory, now);
+        }
+        self.release(machine);
+    }
+
+    /// Tells the whole device to misbehave, or to behave.
+    pub(crate) fn set_faults(&self, faults: DeviceFaults) {
+        let mut machine = self.lock();
+        machine.catch_up();
+        if let Some(gpu) = &mut machine.gpu {
+            gpu.set_faults(faults);
+        }
+        self.release(machine);
     }
 
     /// In real time, what the clock says.
@@ -232,6 +252,12 @@ impl Machine {
         if let Some((gpu, memory)) = self.device() {
             gpu.advance(memory, now);
         }
+    }
+
+    /// A number for a client.
+    pub(crate) const fn next_client(&mut self) -> u64 {
+        self.next_client += 1;
+        self.next_client - 1
     }
 
     /// Takes a job off the driver's records. Its credits stay held until its end has been told.

@@ -188,7 +188,7 @@ mod tests {
         let client = SimClient::new(&host, "client", ClientConfig::default()).unwrap();
         let job = client.submit(JobSpec::spin(Duration::from_millis(20))).unwrap();
         job.fences.retired().wait(Duration::from_secs(20)).unwrap();
-        let looks = || host.shared().lock().watch.looks;
+        let looks = || client.queue().device().driver().shared().lock().watch.looks;
         let before = looks();
         assert!((2..100).contains(&before), "{before} looks for a job that touches its pages every millisecond");
         thread::sleep(Duration::from_millis(50));

@@ -136,7 +136,7 @@ impl World {
         let Some(at) = self.pick(self.slots.len()) else { return };
         let config = self.config();
         let QueueRef::First(client) = &self.slots[at].queue else { return };
-        if let Ok(queue) = client.another_queue(&self.host, config) {
+        if let Ok(queue) = client.another_queue(config) {
             self.add_slot(QueueRef::Another(Arc::new(queue)));
         }
     }
