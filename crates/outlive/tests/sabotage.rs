@@ -135,6 +135,33 @@ fn release_at_finished() {
     });
 }
 
+/// The defects that release a job early are for others to count, also when the hardware answers at last.
+#[test]
+fn what_completes_late_finds_its_released_job_gone_and_goes_on() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (defect, close) in [(Sabotage::ReleaseAtFinished, false), (Sabotage::FreeAtClose, true)] {
+        for still_on in [true, false] {
+            let rig = Rig::new();
+            commit(Some(defect));
+            let queue = rig.queue(QueueConfig::new("q").timeout(5 * MS));
+            let number = queue.id() * 1_000_000 + 1;
+            let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+            if close {
+                drop(queue.close());
+            }
+            rig.pass_ms(6);
+            assert_eq!(rig.live.alive(), 0, "{defect:?}: released while the hardware has it");
+            commit(still_on.then_some(defect));
+            assert!(rig.gpu().held.complete(number, Ok(())));
+            drop(queue);
+            rig.pass_ms(10_000);
+            commit(None);
+            assert!(error(&job.finished()).is_some());
+            assert_eq!(rig.executor.live_objects(), 2, "the device and its `drained`");
+        }
+    }
+}
+
 #[test]
 fn leak_credit() {
     sees(Sabotage::LeakCredit, || {

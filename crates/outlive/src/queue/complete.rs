@@ -80,7 +80,7 @@ impl Completion {
             let queue = unsafe { JobCore::queue(job) };
             finished.signal(result, queue.now(), queue.hub());
         }
-        if disposal.free() {
+        if disposal.free() && !gone_early(job) {
             // SAFETY: who wins `free` settles the job; until then it is not retired, so its queue is reachable.
             let queue = unsafe { JobCore::queue(job) }.clone();
             dispatch::settle(&queue, job, times.end, times.active);
@@ -107,6 +107,12 @@ impl Completion {
         // SAFETY: it came from a `NonNull`.
         Self { job: unsafe { NonNull::new_unchecked(at) } }
     }
+}
+
+/// Whether a defect has released `job` while the hardware had it: then the queue to be told is gone from it.
+fn gone_early(job: NonNull<JobCore>) -> bool {
+    // SAFETY: counted by the caller's completion.
+    cfg!(feature = "sabotage") && unsafe { JobCore::is_reaped(job) }
 }
 
 impl Drop for Completion {

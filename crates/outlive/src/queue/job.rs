@@ -254,6 +254,17 @@ impl JobCore {
         }
     }
 
+    /// Whether it has no queue any more. Only a defect can make that a question for who has not settled the job.
+    ///
+    /// # Safety
+    /// The block is alive, and the job is not being reaped at this moment.
+    pub(crate) unsafe fn is_reaped(at: NonNull<Self>) -> bool {
+        // SAFETY: alive by the caller's promise.
+        let cell = unsafe { at.as_ref() }.queue.get();
+        // SAFETY: changed by reaping only.
+        unsafe { &*cell }.is_none()
+    }
+
     /// The own-queue dependency's cell.
     ///
     /// # Safety
