@@ -297,6 +297,41 @@ fn time_off_the_hardware_does_not_count() {
     assert_eq!(error(&job.finished()), Some(FenceError::TimedOut));
 }
 
+#[test]
+fn a_job_that_starts_while_the_clock_stands_still_gains_only_the_rest_of_that_time() {
+    let rig = Rig::new();
+    let queue = rig.queue(QueueConfig::new("q").timeout(20 * MS));
+    queue.pause_job_clock();
+    rig.pass_ms(10);
+    let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+    rig.pass_ms(5);
+    queue.resume_job_clock();
+    rig.pass_ms(19);
+    assert!(pending(&job.finished()));
+    rig.pass_ms(2);
+    assert_eq!(error(&job.finished()), Some(FenceError::TimedOut));
+}
+
+#[test]
+fn a_queue_that_is_closed_while_its_job_clock_stands_still_ends_all_the_same() {
+    let rig = Rig::new();
+    let queue = rig.queue(QueueConfig::new("q").drain_timeout(20 * MS));
+    let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+    queue.pause_job_clock();
+    rig.pass_ms(5_000);
+    assert!(pending(&job.finished()));
+    let drained = queue.close();
+    queue.pause_job_clock();
+    rig.idle();
+    assert_eq!(error(&job.finished()), Some(FenceError::Canceled));
+    rig.pass_ms(1_000);
+    assert!(
+        rig.gpu().calls().contains(&Call::Cancel(1)) && ok(&job.retired()),
+        "it hangs, and nobody is left to resume"
+    );
+    assert!(drained.is_drained());
+}
+
 struct Turnstile {
     open: Arc<AtomicBool>,
     asked: Arc<Mutex<Vec<Ask>>>,
@@ -379,7 +414,15 @@ fn drivers_see_deadlines_and_the_cause_in_spite_of_which_a_job_runs() {
     second.finished().set_deadline(Time::from_ns(8_000));
     rig.complete(&one, 1, Err(FenceError::Faulted { code: 6 }));
     rig.idle();
-    assert_eq!(*seen.lock().unwrap(), [(Some(Time::from_ns(7_000)), Some(Cause::Faulted { code: 6 }))]);
+    let despite = Some(Cause::Faulted { code: 6 });
+    assert_eq!(seen.lock().unwrap().split_off(0), [(Some(Time::from_ns(7_000)), despite)]);
+
+    // A failed job of the own queue.
+    let third = one.reserve(rig.buffers(3)).unwrap().commit();
+    drop(one.reserve_after(rig.buffers(4), [third.finished()]).unwrap().commit());
+    rig.complete(&one, 2, Err(FenceError::Faulted { code: 6 }));
+    rig.idle();
+    assert_eq!(*seen.lock().unwrap(), [(None, None), (None, despite)]);
 }
 
 #[derive(Default, Clone)]
@@ -400,6 +443,7 @@ fn every_transition_is_recorded_in_order() {
     let first = one.reserve(rig.buffers(1)).unwrap().commit();
     let second = two.reserve_after(rig.buffers(2), [first.finished()]).unwrap().commit();
     let (a, b) = (first.finished().id(), second.finished().id());
+    rig.pass_ms(3);
     rig.complete(&one, 1, Ok(()));
     rig.idle();
     drop(one.close());
@@ -411,7 +455,7 @@ fn every_transition_is_recorded_in_order() {
     let queued = at(&Event::JobQueued { job: a, client: 5, credits: 1, depth: 1 });
     let started = at(&Event::JobStarted { job: a, client: 5 });
     let depends = at(&Event::JobDependency { job: b, on: a });
-    let done = at(&Event::JobDone { job: a, result: Ok(()), active: None });
+    let done = at(&Event::JobDone { job: a, result: Ok(()), active: Some(Duration::from_millis(3)) });
     let retired = at(&Event::JobRetired { job: a, result: Ok(()) });
     let next = at(&Event::JobStarted { job: b, client: 0 });
     let closed = at(&Event::Queue { context: one.id(), change: QueueChange::Closed });

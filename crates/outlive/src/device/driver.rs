@@ -105,7 +105,7 @@ pub struct JobInfo {
     pub credits: u32,
     /// By when somebody would like it finished.
     pub deadline: Option<Time>,
-    /// When it was started; now, in `run`.
+    /// When it was started: now, in `run`; zero, in `acquire`.
     pub started: Time,
 }
 

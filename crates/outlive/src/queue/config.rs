@@ -115,8 +115,8 @@ impl QueueConfig {
         self
     }
 
-    /// How long a job of a closed or suspended queue may stay on the hardware before it is cancelled. At most
-    /// [`LIMIT_MAX`]; default 2 s.
+    /// How long a job of a closed queue may stay on the hardware before it is cancelled, one of a suspended queue before it is
+    /// treated as over its timeout. At most [`LIMIT_MAX`]; default 2 s.
     #[must_use]
     pub const fn drain_timeout(mut self, drain: Duration) -> Self {
         self.drain = drain;
@@ -131,7 +131,8 @@ impl QueueConfig {
     }
 
     /// Promises that the hardware executes this queue's jobs strictly in order, so that a dependency on an earlier job of the
-    /// same queue needs no wait at all. Default false: it starts when that one has finished.
+    /// same queue (the newest, if several are named) needs no wait at all: it is handed over behind that one, and fails when
+    /// it ends if that one failed. Default false: it starts when that one has finished.
     #[must_use]
     pub const fn pipelined(mut self, pipelined: bool) -> Self {
         self.pipelined = pipelined;
@@ -203,7 +204,7 @@ impl<P> Job<P> {
         self
     }
 
-    /// Its own timeout instead of the queue's, at most [`LIMIT_MAX`].
+    /// Its own timeout instead of the queue's. Zero, or more than [`LIMIT_MAX`]: [`LIMIT_MAX`].
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -229,7 +230,8 @@ impl<P> From<P> for Job<P> {
 pub enum OnError {
     /// Fails with [`FenceError::Dependency`].
     Fail,
-    /// Runs all the same, after the failed job has retired, and may read the cause.
+    /// Runs all the same, after the failed job has retired, and may read the cause
+    /// ([`JobCx::despite`](crate::JobCx::despite)). Where the hardware waits, it runs as soon as that lets it.
     Run,
 }
 

@@ -329,14 +329,13 @@ pub(crate) unsafe fn visit(job: NonNull<JobCore>, mut visit: impl FnMut(&Fence))
 /// The job is in its queue's order.
 pub(crate) unsafe fn despite(job: NonNull<JobCore>) -> Option<Cause> {
     let mut cause = None;
-    let look = |at: NonNull<DepNode>| {
-        // SAFETY: not changed between commit and reaping.
-        if let Some(Status::Signaled(Err(error))) = unsafe { fence_in(at) }.map(Fence::status) {
+    let look = |fence: &Fence| {
+        if let Status::Signaled(Err(error)) = fence.status() {
             cause = cause.or(Some(error.cause()));
         }
     };
-    // SAFETY: alive: it is in the queue's order.
-    unsafe { each(job, 0, look) };
+    // SAFETY: in the order: committed and not reaped.
+    unsafe { visit(job, look) };
     cause
 }
 

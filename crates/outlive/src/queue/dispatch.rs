@@ -333,10 +333,10 @@ pub(crate) fn settle(queue: &QueueShared, job: NonNull<JobCore>, at: Option<Time
 
 impl QueueShared {
     fn settle_locked(&self, state: &mut StateGuard<'_>, job: NonNull<JobCore>, at: Time, active: Option<Duration>) {
-        state.settle(job, at);
+        let active = active.unwrap_or_else(|| at.since(state.cells(job).started));
+        state.settle(job, at, active);
         if let Some(gate) = &self.gate {
             let cells = state.cells(job);
-            let active = active.unwrap_or_else(|| at.since(cells.started));
             gate.0.ended(&Ended { job: JobCore::id(job), credits: cells.credits, started: cells.started, active });
         }
     }

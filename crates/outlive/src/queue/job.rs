@@ -62,7 +62,8 @@ pub(crate) struct Cells {
     pub(crate) step: Step,
     pub(crate) credits: u32,
     pub(crate) bytes: u64,
-    /// Its timeout before it starts, as nanoseconds; then when that is over. In stage *pending*: until when it may wait.
+    /// Its timeout before it starts, as nanoseconds; then when that is over; once settled, how long it was on the hardware,
+    /// as nanoseconds, if it was. In stage *pending*: until when it may wait.
     pub(crate) due: Time,
     pub(crate) started: Time,
     /// When the hardware, or whoever decided, was done.

@@ -1,4 +1,5 @@
-//! Merging a job's dependencies: per fence context the newest is enough, unless an older one's error would be lost.
+//! Merging a job's dependencies: of one fence context the newest is enough, unless something of an older one would be lost
+//! (see [`covers`]).
 //!
 //! A dependency on an earlier job of the same queue needs no node at all. Others go into the nodes of the job's block, and
 //! beyond those into a list that is allocated.

@@ -112,8 +112,11 @@ impl<D: Driver> JobQueue<D> {
         submit::reserve(&self.inner, job.into(), core::iter::empty())
     }
 
-    /// As [`JobQueue::reserve`], for a job that starts after `dependencies`. Per fence context the newest is kept; on this
-    /// queue's own jobs they cost nothing.
+    /// As [`JobQueue::reserve`], for a job that starts after `dependencies`. Those that went well already, or say nothing
+    /// that another one of them does not say, are left out: of one [`FenceContext`](crate::FenceContext), and of one queue's
+    /// [`retired`](JobFences::retired) fences, the newest is enough for a job that runs in spite of errors. Several jobs of one
+    /// queue are all kept until they went well: each may fail by itself, and the error of each counts. The newest job of this
+    /// queue itself costs nothing, the first two others are in the job's own memory, and more are allocated here.
     ///
     /// # Errors
     /// As for [`JobQueue::reserve`].
@@ -142,7 +145,7 @@ impl<D: Driver> JobQueue<D> {
     }
 
     /// Starts nothing until [`JobQueue::resume`]; what is on the hardware gets its drain time. After the suspend limit the
-    /// waiting jobs fail. Any context; never blocks.
+    /// waiting jobs fail, and those committed until then. Any context; never blocks.
     pub fn suspend(&self) {
         self.inner.shared.suspend();
     }
@@ -152,7 +155,9 @@ impl<D: Driver> JobQueue<D> {
         self.inner.shared.resume();
     }
 
-    /// Lets no time count against jobs on the hardware: they have been rotated off. Any context; never blocks.
+    /// Lets no time count against jobs on the hardware: they have been rotated off. Their timeouts, and with them the end of
+    /// their fences, wait for [`JobQueue::resume_job_clock`]; closing the queue, or losing the device, ends the pause too. Any
+    /// context; never blocks.
     pub fn pause_job_clock(&self) {
         self.inner.shared.pause_clock();
     }

@@ -26,6 +26,7 @@ use crate::time::Time;
 use crate::trace::Blocked;
 use core::fmt;
 use core::ptr::NonNull;
+use core::time::Duration;
 
 /// Everything under a queue's lock.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of a queue, each with its own line")]
@@ -234,10 +235,11 @@ impl QueueState {
     }
 
     /// The hardware is done with `job`, or it is given up: its credits come back, however early it is.
-    pub(crate) fn settle(&mut self, job: NonNull<JobCore>, at: Time) {
+    pub(crate) fn settle(&mut self, job: NonNull<JobCore>, at: Time, active: Duration) {
         let cells = self.cells(job);
         cells.flags.settled = true;
         cells.ended = at;
+        cells.due = Time::ZERO.after(active);
         if !sabotage::is(Sabotage::LeakCredit) {
             self.credits_free += cells.credits;
         }
@@ -350,12 +352,16 @@ impl QueueState {
         None
     }
 
-    /// Shifts the deadlines of running jobs by the time the clock stood still.
-    pub(crate) fn shift_deadlines(&mut self, by: core::time::Duration) {
+    /// Lets the job clock go on, if it stands still: the time it did does not count against running jobs. The next look
+    /// finds the new earliest deadline.
+    pub(crate) fn resume_clock(&mut self, now: Time) {
+        let Some(since) = self.clock_paused.take() else { return };
+        self.next_due = self.next_due.min(now);
         let mut at = self.front();
         while let Some(job) = at.filter(|job| Some(*job) != self.next_start) {
             let cells = self.cells(job);
-            if cells.stage == Stage::Running && cells.step == Step::Running {
+            if cells.stage == Stage::Running && cells.step == Step::Running && !cells.flags.settled {
+                let by = now.since(since.max(cells.started));
                 cells.due = cells.due.after(by);
                 cells.started = cells.started.after(by);
             }

@@ -11,7 +11,7 @@
 
 use super::deps;
 use super::disposal::Hardware;
-use super::job::{JobCore, Stage, Step};
+use super::job::{Cells, Flags, JobCore, Stage, Step};
 use super::shared::{QueueShared, StateGuard};
 use crate::fence::{FenceError, Slot};
 use crate::sabotage::{self, Sabotage};
@@ -19,9 +19,25 @@ use crate::sync::Guard;
 use crate::time::Time;
 use crate::trace::{Event, QueueChange};
 use core::ptr::NonNull;
+use core::time::Duration;
 
 /// Jobs signaled at one go; about 10 to 30 µs.
 const SLICE: u32 = 128;
+
+/// How a job that finishes ended.
+struct Ended {
+    at: Time,
+    /// On the hardware, if it left that.
+    active: Option<Duration>,
+    flags: Flags,
+}
+
+impl Ended {
+    fn of(cells: &Cells) -> Self {
+        let left = cells.stage == Stage::Running && cells.flags.settled;
+        Self { at: cells.ended, active: left.then(|| cells.due.since(Time::ZERO)), flags: cells.flags }
+    }
+}
 
 impl QueueShared {
     /// Signals what can be signaled. Returns with the lock held.
@@ -45,11 +61,12 @@ impl QueueShared {
             if finish.is_none() && retire.is_none() {
                 break;
             }
-            let at = finish.map(|(job, _)| (state.cells(job).ended, state.cells(job).flags));
+            let at = finish.map(|(job, _)| Ended::of(state.cells(job)));
             let done = retire.map_or(Time::ZERO, |(job, _)| state.cells(job).ended);
             drop(state);
-            if let (Some((job, verdict)), Some((ended, flags))) = (finish, at) {
-                self.signal_finished(job, verdict, known(ended, &mut now), flags);
+            if let (Some((job, verdict)), Some(mut ended)) = (finish, at) {
+                ended.at = known(ended.at, &mut now);
+                self.signal_finished(job, verdict, &ended);
             }
             if let Some((job, hardware)) = retire {
                 self.signal_retired(job, hardware, known(done, &mut now));
@@ -83,13 +100,8 @@ impl QueueShared {
         self.arm(state, due);
     }
 
-    fn signal_finished(
-        &self,
-        job: NonNull<JobCore>,
-        mut verdict: Result<(), FenceError>,
-        at: Time,
-        flags: super::job::Flags,
-    ) {
+    fn signal_finished(&self, job: NonNull<JobCore>, mut verdict: Result<(), FenceError>, ended: &Ended) {
+        let Ended { at, active, flags } = *ended;
         // SAFETY: in the order, or about to be buried by this pass: alive.
         let scheduled = unsafe { JobCore::lend(job, Slot::First) };
         if !flags.scheduled {
@@ -105,7 +117,7 @@ impl QueueShared {
         }
         // SAFETY: as above.
         let finished = unsafe { JobCore::lend(job, Slot::Finished) };
-        self.hub().trace(|| Event::JobDone { job: finished.id(), result: verdict, active: None });
+        self.hub().trace(|| Event::JobDone { job: finished.id(), result: verdict, active });
         finished.signal(verdict, at, self.hub());
         if sabotage::is(Sabotage::RefundAtFinished) {
             self.refund(job);

@@ -123,6 +123,8 @@ impl QueueShared {
         self.hub().timers.fired(&mut state.timer, now);
         let late = core::mem::take(&mut state.token_late);
         if core::mem::take(&mut state.drain) {
+            // Whoever would resume the clock may be gone.
+            state.resume_clock(now);
             state.drain_running(now.after(self.limits.drain));
         }
         if late || state.next_due <= now {
@@ -139,7 +141,7 @@ impl QueueShared {
         }
         let suspension_ends = suspended_until.filter(|until| *until > now).unwrap_or(Time::NEVER);
         if state.clock_paused.is_some() {
-            // Nobody's time runs; `resume_clock` arms the timer again.
+            // Nobody's time runs. Whoever resumes the clock sees to the rest.
             state.next_due = suspension_ends;
             return state;
         }
@@ -280,17 +282,18 @@ impl QueueShared {
     pub(crate) fn pause_clock(&self) {
         let now = self.now();
         let mut state = self.state.lock();
-        state.clock_paused.get_or_insert(now);
+        if !state.closed {
+            state.clock_paused.get_or_insert(now);
+        }
     }
 
     /// Time counts again.
     pub(crate) fn resume_clock(&self) {
         let now = self.now();
         let mut state = self.state.lock();
-        let Some(since) = state.clock_paused.take() else { return };
-        state.shift_deadlines(now.since(since));
-        // The next look finds the new earliest deadline.
-        self.arm(&mut state, now);
+        state.resume_clock(now);
+        let due = state.next_due;
+        self.arm(&mut state, due);
     }
 }
 

@@ -71,7 +71,7 @@ pub enum Event {
         job: FenceId,
         /// The verdict.
         result: Result<(), FenceError>,
-        /// Hardware time, where the driver measured it.
+        /// Time on the hardware, if it left that before its verdict: as the driver measured it, else from its start.
         active: Option<Duration>,
     },
     /// The hardware can no longer touch what the job touched (`retired`), or that cannot be excluded.
