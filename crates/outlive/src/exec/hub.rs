@@ -205,8 +205,14 @@ impl Hub {
     /// also further up the same stack, others find nothing to do. So a lane never recurses, and what one of its items
     /// announces (that a module may be unloaded, say) is not overtaken by another still running beside it.
     pub(crate) fn run_lane(&self, lane: Lane) -> bool {
-        if core::mem::replace(&mut self.lane(lane).lock().running, true) {
-            return false;
+        let due = lane == Lane::Signalling && self.timers.next() <= self.now();
+        {
+            let mut state = self.lane(lane).lock();
+            // Most looks find nothing: one lock, or two.
+            if state.running || (state.list.is_empty() && !due) {
+                return false;
+            }
+            state.running = true;
         }
         let running = Running { hub: self, lane };
         let _context = check::enter_lane(lane);
