@@ -10,6 +10,7 @@ use outlive::Time;
 use outlive::trace::{Blocked, Event, FenceId, QueueChange, Record};
 
 use super::machine::{Machine, Shared};
+use crate::gpu::checkers::ids::IdMap;
 use crate::gpu::{Audit, FenceName, JobId, Observation, OrderedBy};
 
 /// Violations kept in words, of those that the driver itself finds.
@@ -38,9 +39,9 @@ struct Committed {
 /// What the audit remembers of the library's events.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
-    contexts: BTreeMap<u64, (u64, Slot)>,
+    contexts: IdMap<u64, (u64, Slot)>,
     next_context: u64,
-    jobs: BTreeMap<FenceId, Committed>,
+    jobs: IdMap<FenceId, Committed>,
     /// By the library's number of a queue: credits that it withheld though nobody had them.
     withheld: BTreeMap<u64, u64>,
     overdrawn: u64,
@@ -175,6 +176,18 @@ impl Machine {
     }
 }
 
+/// Whether [`Machine::heard`] does anything with it: most events are not worth a lock.
+const fn concerns_the_audit(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Queue { change: QueueChange::Opened, .. }
+            | Event::JobQueued { .. }
+            | Event::JobDependency { .. }
+            | Event::JobBlocked { reason: Blocked::Credits, .. }
+            | Event::FenceSignaled { .. }
+    )
+}
+
 /// Hears the library's events, and passes them on.
 pub(crate) struct Listener {
     shared: Arc<Shared>,
@@ -189,7 +202,9 @@ impl Listener {
 
 impl Record for Listener {
     fn record(&self, at: Time, event: Event) {
-        self.shared.lock().heard(&event);
+        if concerns_the_audit(&event) {
+            self.shared.lock().heard(&event);
+        }
         if let Some(next) = &self.next {
             next.record(at, event);
         }

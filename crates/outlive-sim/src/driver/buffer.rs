@@ -3,6 +3,12 @@
 //! A [`Space`] lives as long as a client, a ring or a buffer of it does; a [`Buffer`] as long as a job or a client holds
 //! it. Dropping takes the machine's lock for a moment and may happen anywhere, but frees at once: so whoever drops the
 //! last handle must know that the hardware is done. Jobs do, because the library drops payloads only then.
+//!
+//! # Kept buffers
+//! A space that has a ring keeps a few of its dropped buffers, mapped, for its next jobs. They stay charged to it, within
+//! what a client may have for itself ([`OWN_PAGES_MAX`]), and go when memory is short anywhere, or with its last ring. For
+//! the checkers a kept page is as good as free: a job that uses it when it is laid aside, or touches it before it is
+//! taken up again, is a defect.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -15,6 +21,15 @@ use crate::gpu::{
 
 /// Where buffers begin; below that nothing is mapped.
 const BUFFERS_START: u64 = 0x10_0000;
+/// Up to so many pages of rings, page tables and kept buffers of a client, none is given back: 128 KiB.
+const OWN_PAGES_MAX: usize = 32;
+
+/// Pages, and where they are mapped. Only the machine gives it back: dropping it does nothing.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    va: Va,
+    pages: Vec<PageId>,
+}
 
 /// An address space, behind the machine's lock.
 #[derive(Debug)]
@@ -24,6 +39,10 @@ pub(crate) struct SpaceState {
     next: u64,
     /// Ranges given back, by their pages.
     free: BTreeMap<u32, Vec<Va>>,
+    /// Dropped buffers, mapped, for the next jobs.
+    kept: Vec<Piece>,
+    /// Pages of its rings.
+    ring_pages: usize,
 }
 
 impl SpaceState {
@@ -35,6 +54,23 @@ impl SpaceState {
         // A page between buffers stays empty, so that a stray access faults.
         self.next += (u64::from(pages) + 1) * PAGE_BYTES as u64;
         va
+    }
+
+    fn give_back_range(&mut self, piece: &Piece) {
+        let pages = u32::try_from(piece.pages.len()).unwrap_or(0);
+        self.free.entry(pages).or_default().push(piece.va);
+    }
+
+    fn take_kept(&mut self, pages: u32) -> Option<Piece> {
+        let at = self.kept.iter().rposition(|piece| u32::try_from(piece.pages.len()) == Ok(pages))?;
+        Some(self.kept.swap_remove(at))
+    }
+
+    /// Whether so many pages more may be kept.
+    fn may_keep(&self, pages: usize) -> bool {
+        let kept: usize = self.kept.iter().map(|piece| piece.pages.len()).sum();
+        let tables = usize::try_from(self.tables.tables()).unwrap_or(usize::MAX);
+        self.ring_pages > 0 && self.ring_pages.saturating_add(tables).saturating_add(kept + pages) <= OWN_PAGES_MAX
     }
 }
 
@@ -53,7 +89,11 @@ impl Space {
             machine.next_vm += 1;
             VmId(machine.next_vm - 1)
         });
-        match machine.make_space(vm) {
+        let made = match machine.make_space(vm) {
+            Err(error) if error.is_shortage() && machine.give_kept_back() => machine.make_space(vm),
+            made => made,
+        };
+        match made {
             Ok(()) => Ok(Self { shared: Arc::clone(shared), vm }),
             Err(error) => {
                 machine.free_vms.push(vm);
@@ -72,7 +112,7 @@ impl Drop for Space {
             gpu.unbind_vm(self.vm);
         }
         machine.memory.tap_mut().set_time(now);
-        // A table that was freed behind its back shows in the audit.
+        // With its last ring it kept nothing any more. A table that was freed behind its back shows in the audit.
         let _ = state.tables.destroy(&mut machine.memory);
         machine.free_vms.push(self.vm);
     }
@@ -82,51 +122,48 @@ impl Drop for Space {
 #[derive(Debug)]
 pub struct Buffer {
     space: Arc<Space>,
-    va: Va,
-    pages: Vec<PageId>,
+    piece: Piece,
+    protection: Protection,
 }
 
 impl Buffer {
-    /// `pages` fresh pages, zeroed, to read and write.
-    pub(crate) fn new(space: &Arc<Space>, pages: u32) -> Result<Self, MemoryError> {
-        let mut machine = space.shared.lock();
-        let owner = machine.space(space.vm)?.owner;
-        let domain = machine.gpu.as_ref().ok_or(MemoryError::NoSuchPage)?.domain();
-        let mut list = Vec::new();
-        let now = machine.now;
-        machine.memory.tap_mut().set_time(now);
-        machine.memory.allocate_many(domain, owner, pages, &mut list)?;
-        machine.map(space, list, Protection::ReadWrite)
+    /// Makes a piece somebody's to drop.
+    pub(crate) fn owning(space: &Arc<Space>, piece: Piece) -> Self {
+        Self { space: Arc::clone(space), piece, protection: Protection::ReadWrite }
     }
 
     /// The same pages, to read, in another address space. They are free once both are dropped.
     pub(crate) fn share_into(&self, space: &Arc<Space>) -> Result<Self, MemoryError> {
         let mut machine = space.shared.lock();
-        for (at, page) in self.pages.iter().enumerate() {
+        let now = machine.now;
+        machine.memory.tap_mut().set_time(now);
+        for (at, page) in self.pages().iter().enumerate() {
             if let Err(error) = machine.memory.share(*page) {
-                for shared in &self.pages[..at] {
+                for shared in &self.pages()[..at] {
                     let _ = machine.memory.free(*shared);
                 }
                 return Err(error);
             }
         }
-        machine.map(space, self.pages.clone(), Protection::ReadOnly)
+        let piece = machine.map(space.vm, self.pages().to_vec(), Protection::ReadOnly)?;
+        drop(machine);
+        Ok(Self { space: Arc::clone(space), piece, protection: Protection::ReadOnly })
     }
 
     /// Where it is, in its address space.
     #[must_use]
     pub const fn va(&self) -> Va {
-        self.va
+        self.piece.va
     }
 
     /// Its size.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.pages.len() as u64 * PAGE_BYTES as u64
+        self.piece.bytes()
     }
 
     pub(crate) fn pages(&self) -> &[PageId] {
-        &self.pages
+        &self.piece.pages
     }
 
     pub(crate) fn is_in(&self, space: &Arc<Space>) -> bool {
@@ -138,32 +175,41 @@ impl Buffer {
     #[must_use]
     pub fn read(&self) -> Vec<u8> {
         let mut machine = self.space.shared.lock();
-        let mut bytes = Vec::with_capacity(self.pages.len() * PAGE_BYTES);
-        for page in &self.pages {
+        let mut bytes = Vec::with_capacity(self.pages().len() * PAGE_BYTES);
+        for page in self.pages() {
             machine.observe(Observation::HostTouched { page: *page, access: Access::Read });
             bytes.extend_from_slice(machine.memory.page(*page).map_or(&[][..], |page| &page[..]));
         }
         bytes
     }
 
-    /// Writes commands and the like, before the hardware knows of them.
-    pub(crate) fn write(&self, bytes: &[u8]) {
-        let mut machine = self.space.shared.lock();
-        for (page, chunk) in self.pages.iter().zip(bytes.chunks(PAGE_BYTES)) {
-            machine.observe(Observation::HostTouched { page: *page, access: Access::Write });
-            if let Some(page) = machine.memory.page_mut(*page) {
-                page[..chunk.len()].copy_from_slice(chunk);
-            }
-        }
+    /// Gives its memory back under the lock that the caller holds. Of what is left of the buffer only the handle on its
+    /// space does anything when it is dropped, and only if it is the last.
+    pub(crate) fn give_back(&mut self, machine: &mut Machine) {
+        machine.give_piece_back(self.space.vm, self.piece.take(), self.protection);
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut machine = self.space.shared.lock();
-        let now = machine.now;
-        machine.memory.tap_mut().set_time(now);
-        machine.unmap(self.space.vm, self.va, &self.pages);
+        let Self { space, piece, protection } = self;
+        if !piece.pages.is_empty() {
+            space.shared.lock().give_piece_back(space.vm, piece.take(), *protection);
+        }
+    }
+}
+
+impl Piece {
+    fn take(&mut self) -> Self {
+        Self { va: self.va, pages: core::mem::take(&mut self.pages) }
+    }
+
+    pub(crate) const fn va(&self) -> Va {
+        self.va
+    }
+
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.pages.len() as u64 * PAGE_BYTES as u64
     }
 }
 
@@ -178,43 +224,124 @@ impl Machine {
             let _ = tables.destroy(&mut self.memory);
             return Err(error);
         }
-        self.spaces.insert(vm, SpaceState { tables, owner, next: BUFFERS_START, free: BTreeMap::new() });
+        let (free, kept) = (BTreeMap::new(), Vec::new());
+        self.spaces.insert(vm, SpaceState { tables, owner, next: BUFFERS_START, free, kept, ring_pages: 0 });
         Ok(())
     }
 
-    fn space(&mut self, vm: VmId) -> Result<&mut SpaceState, MemoryError> {
-        self.spaces.get_mut(&vm).ok_or(MemoryError::NoSuchPage)
+    /// `pages` pages to read and write: kept ones as they were left, else fresh ones, zeroed.
+    pub(crate) fn take_piece(&mut self, vm: VmId, pages: u32) -> Result<Piece, MemoryError> {
+        let now = self.now;
+        self.memory.tap_mut().set_time(now);
+        let state = self.spaces.get_mut(&vm).ok_or(MemoryError::NoSuchPage)?;
+        if let Some(piece) = state.take_kept(pages) {
+            for page in &piece.pages {
+                self.memory.tap_mut().observe(Observation::PageTakenUp { page: *page });
+            }
+            return Ok(piece);
+        }
+        match self.make_piece(vm, pages) {
+            Err(MemoryError::OutOfPages { .. }) if self.give_kept_back() => self.make_piece(vm, pages),
+            made => made,
+        }
+    }
+
+    fn make_piece(&mut self, vm: VmId, pages: u32) -> Result<Piece, MemoryError> {
+        let owner = self.spaces.get(&vm).ok_or(MemoryError::NoSuchPage)?.owner;
+        let domain = self.gpu.as_ref().ok_or(MemoryError::NoSuchPage)?.domain();
+        let mut list = Vec::new();
+        self.memory.allocate_many(domain, owner, pages, &mut list)?;
+        self.map(vm, list, Protection::ReadWrite)
+    }
+
+    /// Writes commands and the like, before the hardware knows of them.
+    pub(crate) fn write(&mut self, piece: &Piece, bytes: &[u8]) {
+        for (page, chunk) in piece.pages.iter().zip(bytes.chunks(PAGE_BYTES)) {
+            self.observe(Observation::HostTouched { page: *page, access: Access::Write });
+            if let Some(page) = self.memory.page_mut(*page) {
+                page[..chunk.len()].copy_from_slice(chunk);
+            }
+        }
     }
 
     /// Maps held pages; frees them if it cannot.
-    fn map(&mut self, space: &Arc<Space>, pages: Vec<PageId>, protection: Protection) -> Result<Buffer, MemoryError> {
+    fn map(&mut self, vm: VmId, pages: Vec<PageId>, protection: Protection) -> Result<Piece, MemoryError> {
         let count = u32::try_from(pages.len()).map_err(|_| MemoryError::OutOfHostMemory)?;
-        let state = self.spaces.get_mut(&space.vm).ok_or(MemoryError::NoSuchPage)?;
-        let va = state.take_range(count);
-        for (at, page) in pages.iter().enumerate() {
-            let to = va.add((at * PAGE_BYTES) as u64);
+        let state = self.spaces.get_mut(&vm).ok_or(MemoryError::NoSuchPage)?;
+        let piece = Piece { va: state.take_range(count), pages };
+        for (at, page) in piece.pages.iter().enumerate() {
+            let to = piece.va.add((at * PAGE_BYTES) as u64);
             if let Err(error) = state.tables.map(&mut self.memory, to, *page, protection) {
-                for (at, page) in pages.iter().enumerate() {
-                    // Those behind the one that failed are not mapped.
-                    let _ = state.tables.unmap(&mut self.memory, va.add((at * PAGE_BYTES) as u64));
-                    let _ = self.memory.free(*page);
-                }
-                state.free.entry(count).or_default().push(va);
+                // Those behind the one that failed are not mapped.
+                self.unmap(vm, &piece);
                 return Err(match error {
                     MapError::Memory(error) => error,
                     _ => MemoryError::NoSuchPage,
                 });
             }
         }
-        Ok(Buffer { space: Arc::clone(space), va, pages })
+        Ok(piece)
     }
 
-    fn unmap(&mut self, vm: VmId, va: Va, pages: &[PageId]) {
+    /// Keeps a piece for the space's next job, if it may and nobody else has a part in it; else frees it.
+    pub(crate) fn give_piece_back(&mut self, vm: VmId, piece: Piece, protection: Protection) {
+        let now = self.now;
+        self.memory.tap_mut().set_time(now);
         let Some(state) = self.spaces.get_mut(&vm) else { return };
-        for (at, page) in pages.iter().enumerate() {
-            let _ = state.tables.unmap(&mut self.memory, va.add((at * PAGE_BYTES) as u64));
+        let own = protection == Protection::ReadWrite && piece.pages.iter().all(|page| self.memory.holders(*page) == 1);
+        if own && state.may_keep(piece.pages.len()) {
+            for page in &piece.pages {
+                self.memory.tap_mut().observe(Observation::PageLaidAside { page: *page });
+            }
+            state.kept.push(piece);
+        } else {
+            self.unmap(vm, &piece);
+        }
+    }
+
+    fn unmap(&mut self, vm: VmId, piece: &Piece) {
+        let Some(state) = self.spaces.get_mut(&vm) else { return };
+        for (at, page) in piece.pages.iter().enumerate() {
+            let _ = state.tables.unmap(&mut self.memory, piece.va.add((at * PAGE_BYTES) as u64));
             let _ = self.memory.free(*page);
         }
-        state.free.entry(u32::try_from(pages.len()).unwrap_or(0)).or_default().push(va);
+        state.give_back_range(piece);
+    }
+
+    /// Frees what spaces keep; false if that is nothing.
+    pub(crate) fn give_kept_back(&mut self) -> bool {
+        let vms: Vec<VmId> =
+            self.spaces.iter().filter(|(_, state)| !state.kept.is_empty()).map(|(vm, _)| *vm).collect();
+        for vm in &vms {
+            self.give_kept_of(*vm);
+        }
+        !vms.is_empty()
+    }
+
+    fn give_kept_of(&mut self, vm: VmId) {
+        let Some(state) = self.spaces.get_mut(&vm) else { return };
+        for piece in core::mem::take(&mut state.kept) {
+            self.unmap(vm, &piece);
+        }
+    }
+
+    /// The space has a ring of so many pages.
+    pub(crate) fn ring_came(&mut self, vm: VmId, pages: usize) {
+        if let Some(state) = self.spaces.get_mut(&vm) {
+            state.ring_pages += pages;
+        }
+    }
+
+    /// It has that ring no more. One without rings submits nothing, so it keeps nothing.
+    pub(crate) fn ring_went(&mut self, vm: VmId, pages: usize) {
+        let Some(state) = self.spaces.get_mut(&vm) else { return };
+        state.ring_pages = state.ring_pages.saturating_sub(pages);
+        if state.ring_pages == 0 {
+            self.give_kept_of(vm);
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "buffer_tests.rs"]
+mod tests;

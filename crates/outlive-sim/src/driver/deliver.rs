@@ -47,9 +47,13 @@ impl Shared {
     /// under any lock; not in a signalling section.
     pub(crate) fn service(&self) -> bool {
         let mut any = false;
+        let mut told = None;
         loop {
             let next = {
                 let mut machine = self.lock();
+                if let Some((queue, flying)) = told.take() {
+                    machine.give_back(queue, &flying);
+                }
                 if machine.outbox.is_empty() {
                     machine.collect();
                 }
@@ -57,19 +61,30 @@ impl Shared {
             };
             let Some(delivery) = next else { return any };
             any = true;
-            self.deliver(delivery);
+            told = delivery.tell();
         }
     }
 
+    /// Says one thing. Not under any lock.
     pub(crate) fn deliver(&self, delivery: Delivery) {
-        match delivery {
-            Delivery::Ended { queue, seqno, flying, in_flight, result, times } => {
-                in_flight.complete_timed(seqno.0, result, times);
-                self.lock().give_back(queue, &flying);
-            }
-            Delivery::Quiesced(token) => token.quiesced(),
-            Delivery::Failed(token) => token.failed(),
+        if let Some((queue, flying)) = delivery.tell() {
+            self.lock().give_back(queue, &flying);
         }
+    }
+}
+
+impl Delivery {
+    /// Tells the library. What it returns is to be given back after that.
+    fn tell(self) -> Option<(QueueId, Flying)> {
+        match self {
+            Self::Ended { queue, seqno, flying, in_flight, result, times } => {
+                in_flight.complete_timed(seqno.0, result, times);
+                return Some((queue, flying));
+            }
+            Self::Quiesced(token) => token.quiesced(),
+            Self::Failed(token) => token.failed(),
+        }
+        None
     }
 }
 
@@ -87,6 +102,19 @@ impl Machine {
         }
         self.destroy_doomed_rings();
         self.drain();
+    }
+
+    /// Lets the device go on up to `limit` as long as nothing comes of it for the library. When it stands, if it moved.
+    pub(crate) fn go_silently(&mut self, limit: Time) -> Option<Time> {
+        let mut stands = None;
+        // A ring that waits to be destroyed is looked at after each of the device's steps.
+        while self.doomed_rings.is_empty() {
+            let (gpu, memory) = self.device()?;
+            let Some(next) = gpu.next_event().filter(|next| *next <= limit && *next > gpu.now()) else { break };
+            gpu.advance(memory, next);
+            stands = Some(next);
+        }
+        stands
     }
 
     fn destroy_doomed_rings(&mut self) {

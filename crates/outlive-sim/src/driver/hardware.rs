@@ -18,7 +18,9 @@ use super::buffer::Space;
 use super::deliver::Delivery;
 use super::job::{FENCE_OFFSET, SimJob};
 use super::machine::{Flying, JobEnd, Machine, RingState, Shared};
-use crate::gpu::{DeviceFaults, GpuError, HwSeqno, JobDescriptor, LeaseKind, Observation, QueueId, ResetScope};
+use crate::gpu::{
+    DeviceFaults, GpuError, HwSeqno, JobDescriptor, LeaseKind, Observation, PAGE_BYTES, QueueId, ResetScope,
+};
 
 /// Code of [`FenceError::Faulted`]: an access found no page.
 pub const CODE_PAGE_FAULT: u16 = 1;
@@ -68,6 +70,7 @@ impl fmt::Debug for SimDriver {
 pub struct SimRing {
     space: Arc<Space>,
     hw: QueueId,
+    pages: usize,
     last: u64,
     in_flight: Arc<InFlight>,
 }
@@ -83,10 +86,19 @@ impl SimRing {
         let now = machine.now;
         machine.memory.tap_mut().set_time(now);
         let (gpu, memory) = machine.device().ok_or(GpuError::Unplugged)?;
-        let hw = gpu.create_ring(memory, slots)?;
+        let hw = match gpu.create_ring(memory, slots) {
+            Err(error) if error.is_shortage() && machine.give_kept_back() => {
+                let (gpu, memory) = machine.device().ok_or(GpuError::Unplugged)?;
+                gpu.create_ring(memory, slots)?
+            }
+            made => made?,
+        };
+        let pages = crate::gpu::ring::ring_bytes(slots).div_ceil(PAGE_BYTES);
+        machine.ring_came(space.vm, pages);
         let (in_ring, flying) = (Arc::clone(&in_flight), alloc::collections::BTreeMap::new());
         machine.add_ring(hw, RingState { in_flight: in_ring, queue: 0, flying, credits, held: 0, ending: 0 });
-        Ok(Self { space: Arc::clone(space), hw, last: 0, in_flight })
+        drop(machine);
+        Ok(Self { space: Arc::clone(space), hw, pages, last: 0, in_flight })
     }
 
     pub(crate) const fn hw(&self) -> QueueId {
@@ -107,6 +119,7 @@ impl Drop for SimRing {
                 machine.doomed_rings.push(self.hw);
             }
         }
+        machine.ring_went(self.space.vm, self.pages);
         if let Some(place) = machine.rings.get_mut(usize::try_from(self.hw.0).unwrap_or(usize::MAX)) {
             *place = None;
         }

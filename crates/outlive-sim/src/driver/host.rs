@@ -149,6 +149,15 @@ impl SimHost {
         self.settle();
     }
 
+    /// As [`SimHost::next_event`], but passes over what the device does silently up to `limit`.
+    fn next_stop(&self, limit: Time) -> Option<Time> {
+        let until = self.executor.next_timer().map_or(limit, |timer| timer.min(limit));
+        let silent_to = self.shared.lock().go_silently(gpu::Time::from_ns(until.as_ns()));
+        // The clock never stays behind the device.
+        let next = self.next_event().into_iter().chain(silent_to.map(outlive_time)).min()?;
+        (next <= limit).then_some(next)
+    }
+
     /// Goes from event to event up to `until`. In real time: sleeps until then.
     pub fn run_until(&self, until: Time) {
         if self.is_real() {
@@ -156,7 +165,7 @@ impl SimHost {
             return;
         }
         self.settle();
-        while let Some(next) = self.next_event().filter(|next| *next <= until) {
+        while let Some(next) = self.next_stop(until) {
             self.advance_to(next);
         }
         if self.now() < until {
@@ -188,7 +197,7 @@ impl SimHost {
             if done() {
                 return true;
             }
-            match self.next_event().filter(|next| *next <= limit) {
+            match self.next_stop(limit) {
                 Some(next) => self.advance_to(next),
                 None => return false,
             }

@@ -9,8 +9,8 @@ use core::fmt;
 use core::time::Duration;
 use outlive::Dependency;
 
-use super::buffer::{Buffer, Space};
-use crate::gpu::{Command, FaultKind, JobId, MemoryError, Notify, Observation, PAGE_BYTES, Va};
+use super::buffer::{Buffer, Piece, Space};
+use crate::gpu::{Command, FaultKind, JobId, MemoryError, Notify, Observation, PAGE_BYTES, Protection, Va};
 
 /// Where in the control page the end is written.
 pub(crate) const FENCE_OFFSET: usize = PAGE_BYTES - 8;
@@ -55,7 +55,8 @@ impl Work {
             Self::Gears { width, height, .. } => {
                 let bytes = width as u64 * height as u64 * 4;
                 // CAST: at most 64 MiB where the device takes it; what it does not take, it refuses.
-                bytes.div_ceil(PAGE_BYTES as u64) as u32
+                let pages = bytes.div_ceil(PAGE_BYTES as u64) as u32;
+                if pages == 0 { 1 } else { pages }
             }
         }
     }
@@ -128,32 +129,41 @@ pub struct SimJob {
 impl SimJob {
     /// Takes the memory and writes the commands. `timeout`: of its queue.
     pub(crate) fn new(space: &Arc<Space>, spec: &mut JobSpec, timeout: Duration) -> Result<Self, MemoryError> {
-        let control = Buffer::new(space, 1)?;
-        let data = Arc::new(Buffer::new(space, spec.work.data_pages())?);
         let mut reads = Vec::new();
         for buffer in spec.reads.drain(..) {
             reads.push(if buffer.is_in(space) { buffer } else { Arc::new(buffer.share_into(space)?) });
         }
-        let id = {
-            let mut machine = space.shared.lock();
-            let id = JobId(machine.next_job);
-            machine.next_job += 1;
-            let bytes = control.bytes() + data.bytes();
-            machine.observe(Observation::PayloadCreated { payload: id.0, job: id, bytes });
-            id
-        };
-        let commands = commands(spec, &data, &reads, control.va(), id);
-        control.write(&commands);
         let hw_time_ns = u64::try_from(spec.duration.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let mut guard = space.shared.lock();
+        let machine = &mut *guard;
+        let control = machine.take_piece(space.vm, 1)?;
+        let data = match machine.take_piece(space.vm, spec.work.data_pages()) {
+            Ok(data) => data,
+            Err(error) => {
+                machine.give_piece_back(space.vm, control, Protection::ReadWrite);
+                return Err(error);
+            }
+        };
+        let id = JobId(machine.next_job);
+        machine.next_job += 1;
+        let bytes = control.bytes() + data.bytes();
+        machine.observe(Observation::PayloadCreated { payload: id.0, job: id, bytes });
+        let mut commands = core::mem::take(&mut machine.scratch);
+        commands.clear();
+        encode(&mut commands, spec.work, &data, &reads, control.va(), id);
+        machine.write(&control, &commands);
+        let commands_bytes = u32::try_from(commands.len()).unwrap_or(u32::MAX);
+        machine.scratch = commands;
+        drop(guard);
         Ok(Self {
             space: Arc::clone(space),
             id,
             hw_time_ns,
             fault: spec.fault,
             timeout: spec.timeout.unwrap_or(timeout),
-            commands_bytes: u32::try_from(commands.len()).unwrap_or(u32::MAX),
-            control: Some(control),
-            data: Some(data),
+            commands_bytes,
+            control: Some(Buffer::owning(space, control)),
+            data: Some(Arc::new(Buffer::owning(space, data))),
             reads,
             on_drop: spec.on_drop.take(),
         })
@@ -184,44 +194,45 @@ impl SimJob {
 }
 
 /// The bytes of the job: its work, a look at what it reads, and the end.
-fn commands(spec: &JobSpec, data: &Buffer, reads: &[Arc<Buffer>], control: Va, id: JobId) -> Vec<u8> {
+fn encode(out: &mut Vec<u8>, work: Work, data: &Piece, reads: &[Arc<Buffer>], control: Va, id: JobId) {
     // CAST: any pattern will do.
     let (at, pattern) = (data.va(), id.0 as u32 | 1);
     let half = data.bytes() / 2;
-    let mut list = Vec::new();
-    match spec.work {
+    match work {
         Work::Spin => {
-            list.push(Command::Fill { va: at, bytes: 64, pattern });
-            list.push(Command::Spin { duration_ns: 1_000_000 });
-            list.push(Command::Copy { source: at, target: at.add(half), bytes: 64 });
+            Command::Fill { va: at, bytes: 64, pattern }.encode(out);
+            Command::Spin { duration_ns: 1_000_000 }.encode(out);
+            Command::Copy { source: at, target: at.add(half), bytes: 64 }.encode(out);
         }
         Work::Fill => {
-            list.push(Command::Fill { va: at, bytes: data.bytes(), pattern });
-            list.push(Command::Copy { source: at, target: at.add(half), bytes: 64 });
+            Command::Fill { va: at, bytes: data.bytes(), pattern }.encode(out);
+            Command::Copy { source: at, target: at.add(half), bytes: 64 }.encode(out);
         }
         Work::Copy => {
-            list.push(Command::Fill { va: at, bytes: half, pattern });
-            list.push(Command::Copy { source: at, target: at.add(half), bytes: half });
+            Command::Fill { va: at, bytes: half, pattern }.encode(out);
+            Command::Copy { source: at, target: at.add(half), bytes: half }.encode(out);
         }
-        Work::Gears { frame, width, height } => list.push(Command::Gears { va: at, width, height, frame }),
+        Work::Gears { frame, width, height } => Command::Gears { va: at, width, height, frame }.encode(out),
     }
     for other in reads {
         let scratch = control.add(SCRATCH_OFFSET);
-        list.push(Command::Copy { source: other.va(), target: scratch, bytes: 64 });
+        Command::Copy { source: other.va(), target: scratch, bytes: 64 }.encode(out);
     }
     let fence = control.add(FENCE_OFFSET as u64);
-    list.push(Command::End { fence, value: id.0, interrupt: Notify::Interrupt });
-    let mut bytes = Vec::new();
-    for command in list {
-        command.encode(&mut bytes);
-    }
-    bytes
+    Command::End { fence, value: id.0, interrupt: Notify::Interrupt }.encode(out);
 }
 
 impl Drop for SimJob {
     fn drop(&mut self) {
-        self.space.shared.lock().observe(Observation::PayloadReleased { payload: self.id.0 });
-        drop((self.control.take(), self.data.take()));
+        let (control, data) = (self.control.take(), self.data.take().and_then(Arc::into_inner));
+        {
+            let mut machine = self.space.shared.lock();
+            machine.observe(Observation::PayloadReleased { payload: self.id.0 });
+            for mut buffer in [control, data].into_iter().flatten() {
+                // Its space outlives it: `self.space`.
+                buffer.give_back(&mut machine);
+            }
+        }
         self.reads.clear();
         if let Some(on_drop) = self.on_drop.take() {
             on_drop();

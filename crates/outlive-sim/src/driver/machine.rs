@@ -150,6 +150,8 @@ pub(crate) struct Machine {
     pub(crate) stretches: Vec<EngineStretch>,
     /// Jobs on engines, and since when.
     on_engines: BTreeMap<u32, (JobId, Time)>,
+    /// Room for a job's commands while they are written.
+    pub(crate) scratch: Vec<u8>,
     /// Everything seen, if somebody wants it.
     pub(crate) log: Option<Vec<Stamped>>,
 }
@@ -177,6 +179,7 @@ impl Machine {
             ends: Vec::new(),
             stretches: Vec::new(),
             on_engines: BTreeMap::new(),
+            scratch: Vec::new(),
             log: None,
         }
     }

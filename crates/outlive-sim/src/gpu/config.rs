@@ -124,6 +124,17 @@ pub enum GpuError {
     Map(MapError),
 }
 
+impl GpuError {
+    /// Whether freeing some of the device's pages would help.
+    #[must_use]
+    pub const fn is_shortage(&self) -> bool {
+        matches!(
+            self,
+            Self::Memory(MemoryError::OutOfPages { .. }) | Self::Map(MapError::Memory(MemoryError::OutOfPages { .. }))
+        )
+    }
+}
+
 impl fmt::Display for GpuError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -75,6 +75,19 @@ struct Domain {
     pages_max: u32,
 }
 
+/// The pages of one domain.
+#[derive(Clone, Copy)]
+pub(crate) struct Local<'a>(&'a [u8]);
+
+impl Local<'_> {
+    /// The eight bytes at `offset`, which is at most 4088, of page number `page`; none if there is no such page.
+    #[inline]
+    pub(crate) fn load_u64(self, page: u32, offset: usize) -> Option<u64> {
+        let bytes = self.0.get(index(page) * PAGE_BYTES + offset..)?.first_chunk()?;
+        Some(u64::from_le_bytes(*bytes))
+    }
+}
+
 /// All memory of the simulated machine, and the tap on which the checkers listen.
 #[derive(Debug)]
 pub struct Memory {
@@ -248,6 +261,12 @@ impl Memory {
     #[inline]
     pub fn load_u64(&self, page: PageId, offset: usize) -> Option<u64> {
         self.page(page)?.get(offset..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// All pages of one domain, to load several words from; none for an unknown domain.
+    #[inline]
+    pub(crate) fn local(&self, domain: DomainId) -> Option<Local<'_>> {
+        self.domains.get(usize::from(domain.0)).map(|domain| Local(&domain.bytes))
     }
 
     /// Writes eight bytes at `offset` of a page, little endian; none if they do not lie in one.

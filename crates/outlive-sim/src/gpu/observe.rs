@@ -87,6 +87,16 @@ pub enum Observation {
         /// Which page.
         page: PageId,
     },
+    /// Host: a page's owner is done with it and keeps it for later; until it is taken up it counts as free.
+    PageLaidAside {
+        /// Which page.
+        page: PageId,
+    },
+    /// Host: a page that was laid aside is in use again.
+    PageTakenUp {
+        /// Which page.
+        page: PageId,
+    },
     /// Host: the CPU read or wrote data in a page.
     HostTouched {
         /// Which page.

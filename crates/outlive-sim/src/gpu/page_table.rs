@@ -101,24 +101,24 @@ pub fn walk(memory: &Memory, root: PageId, va: Va, access: Access) -> Result<Wal
     if va.0 >= VA_END {
         return Err(fault(FaultReason::OutOfRange));
     }
+    let bad = || fault(FaultReason::BadEntry);
+    let local = memory.local(root.domain).ok_or_else(bad)?;
     let mut tables = [root; LEVELS];
-    let mut entry = load(memory, root, va, 0).ok_or(fault(FaultReason::BadEntry))?;
+    let mut entry = local.load_u64(root.index, slot(va, 0) * ENTRY_BYTES).ok_or_else(bad)?;
     for (level, passed) in tables.iter_mut().enumerate().skip(1) {
+        // Tables lie in the device's own memory.
         let table = target(entry, root.domain).map_err(fault)?;
+        if table.domain != root.domain {
+            return Err(bad());
+        }
         *passed = table;
-        entry = load(memory, table, va, level).ok_or(fault(FaultReason::BadEntry))?;
+        entry = local.load_u64(table.index, slot(va, level) * ENTRY_BYTES).ok_or_else(bad)?;
     }
     let page = target(entry, root.domain).map_err(fault)?;
     if access.writes() && entry & WRITABLE == 0 {
         return Err(fault(FaultReason::ReadOnly));
     }
     Ok(Walk { page, tables })
-}
-
-/// The entry for `va` in a table of `level`.
-#[inline]
-fn load(memory: &Memory, table: PageId, va: Va, level: usize) -> Option<u64> {
-    memory.load_u64(table, slot(va, level) * ENTRY_BYTES)
 }
 
 /// Which of the 512 entries of a table of `level` is for `va`.

@@ -79,8 +79,8 @@ impl AccessChecker {
                 self.jobs.entry(job).or_default().may_fault = kind == FaultKind::PageFault;
             }
             Observation::Ordered { before, after, by } => self.ordered(before, after, by),
-            Observation::PageAllocated { page, .. } => self.page(page).free = false,
-            Observation::PageFreed { page } => self.freed(page, at, violations),
+            Observation::PageAllocated { page, .. } | Observation::PageTakenUp { page } => self.page(page).free = false,
+            Observation::PageFreed { page } | Observation::PageLaidAside { page } => self.freed(page, at, violations),
             Observation::HostTouched { page, access } => {
                 self.host_touched(page, access, at, violations);
             }

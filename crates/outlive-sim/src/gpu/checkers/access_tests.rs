@@ -54,6 +54,20 @@ fn a_life_in_order_is_clean() {
 }
 
 #[test]
+fn a_page_laid_aside_is_as_good_as_free() {
+    let (aside, taken_up) = (Observation::PageLaidAside { page: PAGE }, Observation::PageTakenUp { page: PAGE });
+    let used = |job| [submitted(job), live(job, Access::Write)];
+    let [first, second] = [used(1), used(2)];
+    let in_order =
+        [&[ALLOCATED], &first[..], &[stopped(1), aside, taken_up], &second[..], &[stopped(2), FREED]].concat();
+    assert!(audit_of(&in_order).is_clean());
+    let in_use = audit_of(&[&[ALLOCATED], &first[..], &[aside, taken_up]].concat());
+    assert_eq!(in_use.released_while_hardware_busy, 1, "laid aside while a job uses it");
+    let not_taken_up = audit_of(&[&[ALLOCATED, aside], &first[..]].concat());
+    assert_eq!(not_taken_up.released_while_hardware_busy, 1, "used while it lies there");
+}
+
+#[test]
 fn a_page_freed_under_a_job_is_counted_once() {
     let life = [ALLOCATED, submitted(1), live(1, Access::Read), FREED, live(1, Access::Read)];
     let audit = audit_of(&life);

@@ -4,11 +4,11 @@ use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::HashMap;
 
 /// A map whose keys are one or two numbers. Whoever walks it sorts what comes out: the audit's words have an order.
-pub(super) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
 /// Mixes numbers; good enough where they count up.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {

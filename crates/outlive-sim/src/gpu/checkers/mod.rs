@@ -8,7 +8,7 @@ pub mod access;
 pub mod fences;
 pub mod objects;
 
-mod ids;
+pub(crate) mod ids;
 
 use super::memory::Memory;
 use super::observe::Stamped;
