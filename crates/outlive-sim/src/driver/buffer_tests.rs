@@ -33,10 +33,10 @@ fn a_client_s_next_job_has_the_buffers_of_its_last() {
     let page = one(&host, &first, Work::Copy);
     let taken = host.bytes_in_use();
     let second = client(&host);
-    let handed_out = host.shared().lock().memory.generation(page);
+    let handed_out = host.shared.lock().memory.generation(page);
     assert_eq!(one(&host, &first, Work::Copy), page);
     assert_ne!(one(&host, &second, Work::Copy), page, "never another client's");
-    assert_eq!(host.shared().lock().memory.generation(page), handed_out, "it stayed the client's");
+    assert_eq!(host.shared.lock().memory.generation(page), handed_out, "it stayed the client's");
     drop(second);
     host.run_for(MS);
     assert_eq!(host.bytes_in_use(), taken, "it is charged");
@@ -58,7 +58,7 @@ fn a_client_without_jobs_has_at_most_128_kib() {
     let bytes = host.bytes_in_use();
     assert_eq!(jobs.len(), 60);
     assert!((100 * KIB..=128 * KIB).contains(&bytes), "{bytes}");
-    let kept: u64 = host.shared().lock().spaces.values().flat_map(|space| &space.kept).map(super::Piece::bytes).sum();
+    let kept: u64 = host.shared.lock().spaces.values().flat_map(|space| &space.kept).map(super::Piece::bytes).sum();
     assert!(kept > 0);
 }
 
@@ -73,7 +73,7 @@ fn what_is_kept_is_given_back_when_memory_is_short() {
     while let Ok(job) = busy.submit(JobSpec::spin(MS)) {
         jobs.push(job);
     }
-    let kept = host.shared().lock().spaces.values().map(|space| space.kept.len()).collect::<Vec<_>>();
+    let kept = host.shared.lock().spaces.values().map(|space| space.kept.len()).collect::<Vec<_>>();
     assert!(kept[0] == 0 && kept[1] <= 1, "{kept:?}: at most what the last one that failed had got");
     assert!(512 * KIB - host.bytes_in_use() < 4 * PAGE_BYTES as u64, "{} of 512 KiB", host.bytes_in_use());
     drop((jobs, idle, busy));

@@ -36,7 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// library.
 #[derive(Debug)]
 pub struct SimHost {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     executor: Executor,
     device: Option<Device<SimDriver>>,
     /// In real time.
