@@ -30,7 +30,7 @@ fn here() -> &'static Location<'static> {
 }
 
 /// Whether `place` is `lines` lines after `from`, in the same file.
-fn is_after(place: &Location<'_>, from: &Location<'_>, lines: u32) -> bool {
+fn is_after(place: &check::Place, from: &Location<'_>, lines: u32) -> bool {
     (place.file(), place.line()) == (from.file(), from.line() + lines)
 }
 
@@ -90,7 +90,7 @@ mod allocation {
         assert!(check::reports() > before);
         let report = reported();
         assert_eq!(report.violation, Violation::Allocated { bytes: 100 });
-        assert!(is_after(report.at, from, 1) && is_after(report.section, from, 1), "{report}");
+        assert!(is_after(&report.at, from, 1) && is_after(&report.section, from, 1), "{report}");
         assert!(says(&report, "allocated 100 bytes; reserve them before the fence is published"));
     }
 
@@ -110,8 +110,8 @@ mod allocation {
         drop(outer);
         let report = reported();
         assert_eq!(report.violation, Violation::Allocated { bytes: 8 }, "the first of them");
-        assert!(is_after(report.section, from, 1), "the outermost: {report}");
-        assert!(is_after(report.at, from, 3), "the innermost mark before it: {report}");
+        assert!(is_after(&report.section, from, 1), "the outermost: {report}");
+        assert!(is_after(&report.at, from, 3), "the innermost mark before it: {report}");
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod waiting {
         drop(section);
         let report = reported();
         assert_eq!(report.violation, Violation::Waited);
-        assert!(is_after(report.section, from, 1) && is_after(report.at, from, 2), "{report}");
+        assert!(is_after(&report.section, from, 1) && is_after(&report.at, from, 2), "{report}");
         assert!(says(&report, "waited for a fence; a signalling path may only arm callbacks"));
     }
 
@@ -257,7 +257,7 @@ mod waiting {
             assert_eq!(other.wait(LONG), Err(WaitError::InCallback));
             let report = reported();
             assert_eq!((report.violation, report.section), (Violation::WaitedInCallback, report.at));
-            assert!(is_after(report.at, from, 2), "{report}");
+            assert!(is_after(&report.at, from, 2), "{report}");
             assert!(says(&report, "waited for a fence in a callback; register another callback instead"));
         };
         fence.on_signaled(closure).unwrap().keep();
@@ -313,8 +313,8 @@ mod locks {
         assert!(check::take_report().is_none());
         drop(section);
         let report = reported();
-        assert_eq!(report.violation, Violation::WrongLock { class: "outer" });
-        assert!(is_after(report.section, from, 1) && is_after(report.at, from, 2), "{report}");
+        assert_eq!(report.violation, Violation::WrongLock { class: "outer".into() });
+        assert!(is_after(&report.section, from, 1) && is_after(&report.at, from, 2), "{report}");
         assert!(says(&report, "took lock `outer`, which a waiter may hold"));
     }
 
@@ -352,8 +352,8 @@ mod locks {
         drop(outer.lock());
         let report = reported();
         drop(held);
-        assert_eq!(report.violation, Violation::LockOrder { taken: "outer", held: "inner" });
-        assert!(is_after(report.at, from, 1), "{report}");
+        assert_eq!(report.violation, Violation::LockOrder { taken: "outer".into(), held: "inner".into() });
+        assert!(is_after(&report.at, from, 1), "{report}");
         assert_eq!(report.section, report.at);
         assert!(says(&report, "took lock `outer` while holding `inner`; take it first"));
     }
@@ -370,8 +370,12 @@ mod locks {
         assert!(check::take_report().is_none());
         drop(section);
         let report = reported();
-        assert_eq!(report.violation, Violation::LockOrder { taken: "twin", held: "inner" }, "of one rank, either way");
-        assert!(is_after(report.section, from, 1) && is_after(report.at, from, 3), "{report}");
+        assert_eq!(
+            report.violation,
+            Violation::LockOrder { taken: "twin".into(), held: "inner".into() },
+            "of one rank, either way"
+        );
+        assert!(is_after(&report.section, from, 1) && is_after(&report.at, from, 3), "{report}");
     }
 
     #[test]
@@ -381,7 +385,7 @@ mod locks {
         let first = a.lock();
         drop(b.lock());
         drop(first);
-        assert_eq!(reported().violation, Violation::LockOrder { taken: "inner", held: "inner" });
+        assert_eq!(reported().violation, Violation::LockOrder { taken: "inner".into(), held: "inner".into() });
     }
 
     #[test]
@@ -392,7 +396,7 @@ mod locks {
         drop(first);
         // Still held, and known to be.
         drop(outer.lock());
-        assert_eq!(reported().violation, Violation::LockOrder { taken: "outer", held: "inner" });
+        assert_eq!(reported().violation, Violation::LockOrder { taken: "outer".into(), held: "inner".into() });
         drop(second);
         drop(outer.lock());
         assert!(check::take_report().is_none());
@@ -466,7 +470,7 @@ mod foreign_drops {
         drop(section);
         let report = reported();
         assert_eq!(report.violation, Violation::ForeignDrop);
-        assert!(is_after(report.section, from, 1), "{report}");
+        assert!(is_after(&report.section, from, 1), "{report}");
         assert!(report.at.file().ends_with("queue/submit.rs"), "a `Drop` is not told its caller: {report}");
         assert!(says(&report, "dropped a foreign value; leave it to the reaper"));
     }
@@ -484,7 +488,7 @@ mod foreign_drops {
         drop(section);
         let report = reported();
         assert_eq!(report.violation, Violation::ForeignDrop);
-        assert!(is_after(report.section, from, 1), "{report}");
+        assert!(is_after(&report.section, from, 1), "{report}");
     }
 
     #[test]
@@ -554,7 +558,7 @@ mod drivers {
         static LOCK: Lock<Outer, ()> = Lock::new(());
         let line = line!() + 1;
         let report = run(|| drop(LOCK.lock()), true).unwrap();
-        assert_eq!(report.violation, Violation::WrongLock { class: "outer" });
+        assert_eq!(report.violation, Violation::WrongLock { class: "outer".into() });
         assert_eq!((report.at.file(), report.at.line()), (file!(), line));
     }
 

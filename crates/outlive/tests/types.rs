@@ -119,6 +119,7 @@ table! {
     check::Allocations: Send Sync Copy;
     check::Report: Send Sync Copy;
     check::Violation: Send Sync Copy;
+    check::Place: Send Sync Copy;
 }
 
 // Plain facts.

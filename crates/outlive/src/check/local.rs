@@ -9,14 +9,14 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::exec::Lane;
 
-type Place = &'static Location<'static>;
+type Here = &'static Location<'static>;
 
 struct Local {
     depth: Cell<u32>,
-    section: Cell<Option<Place>>,
+    section: Cell<Option<Here>>,
     /// Where the innermost section began.
-    mark: Cell<Option<Place>>,
-    first: Cell<Option<(Violation, Place)>>,
+    mark: Cell<Option<Here>>,
+    first: Cell<Option<(Violation, Here)>>,
     last_report: Cell<Option<Report>>,
     lane: Cell<Option<Lane>>,
     /// Ranks and names of the locks held, outermost first. Only kept with debug assertions or `sabotage`.
@@ -60,7 +60,7 @@ pub fn set_reporter(print: bool) {
 }
 
 #[inline]
-pub(super) fn begin(at: Place) -> Option<Place> {
+pub(super) fn begin(at: Here) -> Option<Here> {
     LOCAL.with(|local| {
         let depth = local.depth.get();
         if depth == 0 {
@@ -72,7 +72,7 @@ pub(super) fn begin(at: Place) -> Option<Place> {
 }
 
 #[inline]
-pub(super) fn end(around: Option<Place>) {
+pub(super) fn end(around: Option<Here>) {
     LOCAL.with(|local| {
         let depth = local.depth.get() - 1;
         local.depth.set(depth);
@@ -82,7 +82,7 @@ pub(super) fn end(around: Option<Place>) {
         }
         let section = local.section.take();
         if let (Some((violation, at)), Some(section)) = (local.first.take(), section) {
-            report(local, Report { violation, at, section });
+            report(local, Report { violation, at: at.into(), section: section.into() });
         }
     });
 }
@@ -98,9 +98,9 @@ fn report(local: &Local, report: Report) {
 
 /// Records `violation`: now where no section is open, else at the section's end.
 #[cold]
-fn record(local: &Local, violation: Violation, at: Place) {
+fn record(local: &Local, violation: Violation, at: Here) {
     if local.depth.get() == 0 {
-        report(local, Report { violation, at, section: at });
+        report(local, Report { violation, at: at.into(), section: at.into() });
     } else if local.first.get().is_none() {
         local.first.set(Some((violation, at)));
     }
@@ -168,12 +168,12 @@ pub(crate) fn before_lock<C: LockClass>() {
         LOCAL.with(|local| {
             let len = local.held_len.get();
             if !C::SIGNALLING && local.depth.get() > 0 {
-                record(local, Violation::WrongLock { class: C::NAME }, at);
+                record(local, Violation::WrongLock { class: C::NAME.into() }, at);
             }
             if let Some(top) = len.checked_sub(1).and_then(|top| local.held.get(top)) {
                 let (rank, held) = top.get();
                 if rank >= C::RANK {
-                    record(local, Violation::LockOrder { taken: C::NAME, held }, at);
+                    record(local, Violation::LockOrder { taken: C::NAME.into(), held: held.into() }, at);
                 }
             }
             if let Some(slot) = local.held.get(len) {

@@ -17,6 +17,7 @@
 
 #[cfg(all(feature = "std", not(loom), not(shuttle)))]
 mod alloc;
+mod copied;
 #[cfg(all(feature = "std", not(loom), not(shuttle)))]
 mod local;
 #[cfg(all(feature = "std", not(loom), not(shuttle)))]
@@ -28,11 +29,15 @@ pub use local::{reports, set_reporter, take_report};
 #[path = "none.rs"]
 mod local;
 
+pub use copied::{Place, Text};
 pub(crate) use local::{after_unlock, before_lock, enter_lane, foreign_drop, may_wait};
 
 use core::fmt;
 use core::marker::PhantomData;
 use core::panic::Location;
+
+/// A lock class's name, as a report keeps it.
+pub type ClassName = Text<40>;
 
 /// What was done that a signalling section, a callback or the order of locks forbids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,14 +55,14 @@ pub enum Violation {
     /// A lock was taken whose class is not for signalling.
     WrongLock {
         /// Its class.
-        class: &'static str,
+        class: ClassName,
     },
     /// A lock was taken while one of the same or a higher rank was held.
     LockOrder {
         /// The class taken.
-        taken: &'static str,
+        taken: ClassName,
         /// The class held.
-        held: &'static str,
+        held: ClassName,
     },
     /// A value of a foreign type was dropped.
     ForeignDrop,
@@ -82,15 +87,15 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A violation with both its places.
+/// A violation with both its places. It keeps nothing of the modules that it names.
 #[derive(Debug, Clone, Copy)]
 pub struct Report {
     /// What happened.
     pub violation: Violation,
     /// Where; for an allocation the innermost mark before it, since an allocator is not told its caller.
-    pub at: &'static Location<'static>,
+    pub at: Place,
     /// Where the outermost section began; equal to `at` outside sections.
-    pub section: &'static Location<'static>,
+    pub section: Place,
 }
 
 impl fmt::Display for Report {

@@ -6,7 +6,7 @@
 mod module;
 
 use module::Module;
-use outlive_shared::outlive::{Cause, Executor, Fence, FenceError, Status, Time};
+use outlive_shared::outlive::{Cause, Executor, Fence, FenceError, Status, Time, check};
 use outlive_shared::{Kept, Witness};
 use std::path::Path;
 use std::process::ExitCode;
@@ -83,6 +83,10 @@ fn round(executor: &Executor, path: &Path, witness: &'static Witness) -> Result<
     let left = module.unload()?;
     println!("{name}: {loaded} mappings while loaded, {left} after dlclose; {} fences kept", kept.len());
     ensure(left == 0, || format!("{name} is still mapped after dlclose"))?;
+    let report = check::take_report().ok_or("the plugin's mistake was not reported")?;
+    ensure(report.at.file().ends_with("plugin/src/lib.rs") && report.at.line() == report.section.line() + 1, || {
+        format!("a report of a module that is gone reads {report}")
+    })?;
     Ok(kept.into_iter().zip(said).collect())
 }
 
@@ -109,6 +113,7 @@ fn read(all: &[(Kept, Said)]) -> Result<(), String> {
 fn run(path: &Path) -> Result<(), String> {
     let witness: &'static Witness = Box::leak(Box::default());
     let executor = Executor::builder().threads().map_err(|error| error.to_string())?;
+    check::set_reporter(false);
     let mut all = Vec::new();
     for number in 1..=ROUNDS {
         all.extend(round(&executor, path, witness)?);

@@ -5,7 +5,7 @@
 
 use outlive_shared::outlive::{
     Completion, Dependency, Device, DeviceConfig, Drained, Driver, Executor, FenceContext, FenceError, Hook, JobCx,
-    JobQueue, Names, OnError, Producer, QueueConfig, Registration, Signaler, Time,
+    JobQueue, Names, OnError, Producer, QueueConfig, Registration, Signaler, Time, WaitError, check,
 };
 use outlive_shared::{Kept, Witness};
 use std::collections::VecDeque;
@@ -240,6 +240,16 @@ impl State {
     }
 }
 
+/// Waits for `context`'s fence where that is not allowed, for the report of it.
+fn mistake(context: &FenceContext) -> Result<(), String> {
+    let (_signaler, pending) = context.allocate().map_err(text)?.publish();
+    let _section = check::signalling();
+    match pending.wait(WAIT) {
+        Err(WaitError::InSignallingSection) => Ok(()),
+        other => Err(format!("in a signalling section: {other:?}")),
+    }
+}
+
 /// See [`outlive_shared::Plugin::submit`].
 ///
 /// # Errors
@@ -252,6 +262,7 @@ pub fn submit() -> Result<Vec<Kept>, String> {
     let mut kept = Vec::new();
     state.jobs(&mut kept)?;
     state.bare(&mut kept)?;
+    mistake(&state.context)?;
     // One that is on the hardware when the queue is closed, two behind it.
     let late = state.queues[0].reserve(state.job(Order::Late)).map_err(text)?.commit();
     let second = state.queues[0].reserve(state.job(Order::Finish)).map_err(text)?.commit();
