@@ -1,5 +1,7 @@
 //! Back end over `std`: its atomics, its futex mutex, its thread parking.
 
+use core::cell::Cell;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 
@@ -46,12 +48,21 @@ pub(crate) fn park_until(now: Time, until: Time) {
     thread::park_timeout(until.since(now));
 }
 
-/// A number that is this thread's alone while it lives.
+/// A number that is this thread's alone, also after its end: whoever remembers it must not take another thread for it. (On a
+/// 32-bit machine they come round after 2^32 threads.)
 pub(crate) fn context_id() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
     std::thread_local! {
-        static MARK: u8 = const { 0 };
+        static OWN: Cell<usize> = const { Cell::new(0) };
     }
-    MARK.with(|mark| core::ptr::from_ref(mark).addr())
+    // No destructor, so it can be read as long as the thread runs.
+    OWN.with(|own| {
+        if own.get() == 0 {
+            // ORDERING: only told apart.
+            own.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        own.get()
+    })
 }
 
 /// Starts a thread called `name`; false when the system has none to give.

@@ -267,6 +267,16 @@ fn in_a_callback_are_refused_and_reported() {
 }
 
 #[test]
+fn of_a_thread_in_a_dead_drivers_place_are_not_refused() {
+    for _ in 0..16 {
+        let executor = thread::spawn(manual).join().unwrap();
+        let (_signaler, fence) = alone(&executor);
+        let waited = thread::spawn(move || fence.wait(SHORT)).join().unwrap();
+        assert_eq!(waited, Err(WaitError::TimedOut), "the thread that drove the executor is another one");
+    }
+}
+
+#[test]
 fn in_a_waker_are_refused() {
     struct Waits(Fence, Mutex<Option<Result<(), WaitError>>>);
     impl Wake for Waits {
