@@ -1,0 +1,163 @@
+//! The buffers that are open in a space: a table, so that a mapping names its buffer in four bytes and a buffer finds its
+//! mappings through a list that runs through them.
+//!
+//! # States
+//! A place is open (it has data) or free. Opening gives it a serial number that is never used again in this process, so an
+//! id of a closed buffer, or of another space, is known for what it is.
+
+use crate::exec::next_id;
+use crate::mem::tree::Slot;
+use crate::mem::{AllocError, HeapVec, try_reserve};
+use core::fmt;
+
+/// A buffer that is open in a space. Never reused, also across spaces.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BoId {
+    serial: u64,
+    place: u32,
+}
+
+impl fmt::Debug for BoId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BoId({})", self.serial)
+    }
+}
+
+impl fmt::Display for BoId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "buffer {}", self.serial)
+    }
+}
+
+/// Why a buffer was not opened; its data comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenRefused<V> {
+    /// It has no bytes.
+    Empty(V),
+    /// The space is closed.
+    Closed(V),
+    /// No memory for its entry.
+    NoMemory(AllocError, V),
+}
+
+impl<V> fmt::Display for OpenRefused<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty(_) => f.write_str("a buffer of no bytes cannot be mapped: give it at least one page"),
+            Self::Closed(_) => f.write_str("the address space is closed: make another one"),
+            Self::NoMemory(error, _) => error.fmt(f),
+        }
+    }
+}
+
+impl<V: fmt::Debug> core::error::Error for OpenRefused<V> {}
+
+/// A place of the table.
+pub(super) struct Place<V> {
+    serial: u64,
+    /// In bytes.
+    pub(super) size: u64,
+    /// The first of its mappings.
+    pub(super) head: Slot,
+    pub(super) mappings: usize,
+    /// `None` if the place is free.
+    data: Option<V>,
+    next_free: u32,
+}
+
+/// No place, in `next_free`, in mappings without a buffer.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
+pub(super) struct Bos<V> {
+    places: HeapVec<Place<V>>,
+    free: u32,
+}
+
+impl<V> Bos<V> {
+    pub(super) const fn new() -> Self {
+        Self { places: HeapVec::new(), free: NOWHERE }
+    }
+
+    pub(super) fn open(&mut self, size: u64, data: V) -> Result<BoId, (AllocError, V)> {
+        if self.free == NOWHERE {
+            let count = self.places.len();
+            let fits = u32::try_from(count).ok().filter(|place| *place < NOWHERE);
+            let Some(place) = fits else {
+                return Err((AllocError { bytes: size_of::<Place<V>>() }, data));
+            };
+            if count == self.places.capacity() {
+                if let Err(error) = try_reserve(&mut self.places, count.max(4)) {
+                    return Err((error, data));
+                }
+            }
+            #[expect(clippy::disallowed_methods, reason = "there is room: it was reserved above")]
+            self.places.push(Place {
+                serial: 0,
+                size: 0,
+                head: Slot::NONE,
+                mappings: 0,
+                data: None,
+                next_free: NOWHERE,
+            });
+            self.free = place;
+        }
+        let place = self.free;
+        let id = BoId { serial: next_id(), place };
+        let next_free = NOWHERE;
+        let entry = &mut self.places[place as usize];
+        self.free = entry.next_free;
+        *entry = Place { serial: id.serial, size, head: Slot::NONE, mappings: 0, data: Some(data), next_free };
+        Ok(id)
+    }
+
+    /// The place of `id` if that is open here.
+    pub(super) fn find(&self, id: BoId) -> Option<&Place<V>> {
+        self.places.get(id.place as usize).filter(|place| place.serial == id.serial && place.data.is_some())
+    }
+
+    pub(super) fn data(&self, id: BoId) -> Option<&V> {
+        self.find(id)?.data.as_ref()
+    }
+
+    pub(super) fn data_mut(&mut self, id: BoId) -> Option<&mut V> {
+        self.find(id)?;
+        self.places.get_mut(id.place as usize)?.data.as_mut()
+    }
+
+    /// Closes `id`, which has no mappings in its list any more.
+    pub(super) fn close(&mut self, id: BoId) -> Option<V> {
+        self.find(id)?;
+        let entry = &mut self.places[id.place as usize];
+        let data = entry.data.take();
+        entry.next_free = self.free;
+        entry.head = Slot::NONE;
+        entry.mappings = 0;
+        self.free = id.place;
+        data
+    }
+
+    /// Where `id`'s entry is; mappings keep this.
+    pub(super) const fn place_of(id: BoId) -> u32 {
+        id.place
+    }
+
+    /// The id of the open buffer at `place`, which a mapping named.
+    pub(super) fn id_at(&self, place: u32) -> BoId {
+        BoId { serial: self.places[place as usize].serial, place }
+    }
+
+    pub(super) fn at_mut(&mut self, place: u32) -> Option<&mut Place<V>> {
+        self.places.get_mut(place as usize)
+    }
+
+    /// All that are open.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (BoId, &V)> {
+        let named = self.places.iter().zip(0_u32..);
+        named.filter_map(|(entry, place)| Some((BoId { serial: entry.serial, place }, entry.data.as_ref()?)))
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.places.capacity() * size_of::<Place<V>>()
+    }
+}

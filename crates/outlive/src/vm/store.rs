@@ -1,0 +1,201 @@
+//! The mappings of a space: the ordered tree, and through it one list per buffer.
+//!
+//! # Invariants
+//! - Mappings do not overlap; the key is the first address, `last` the last one.
+//! - A mapping with a buffer names an open one, and is in that buffer's list: `prev` and `next` are slots of the tree, good
+//!   as long as those mappings are there. One without a buffer is in no list.
+//! - Detached entries (see [`Store::detach_bo`]) are linked the same way, by `next` only; their buffer is closed.
+
+use super::bo::{BoId, Bos, NOWHERE};
+use super::mapping::{Flags, Mapping, Source};
+use super::range::VaRange;
+use crate::mem::AllocError;
+use crate::mem::tree::{Slot, Tree};
+
+/// What the tree holds for a mapping: [`Mapping`] in fewer bytes.
+pub(super) struct Body<M> {
+    last: u64,
+    offset: u64,
+    /// Zero if not repeated.
+    window: u64,
+    phase: u64,
+    /// [`NOWHERE`] if sparse.
+    bo: u32,
+    flags: Flags,
+    prev: Slot,
+    next: Slot,
+    data: M,
+}
+
+impl<M> Body<M> {
+    fn new(mapping: Mapping<M>) -> (u64, Self) {
+        let (bo, offset, window, phase) = match mapping.source {
+            Source::Bo { bo, offset } => (Bos::<()>::place_of(bo), offset, 0, 0),
+            Source::Repeated { bo, offset, window, phase } => (Bos::<()>::place_of(bo), offset, window, phase),
+            Source::Sparse => (NOWHERE, 0, 0, 0),
+        };
+        let Mapping { range, flags, data, .. } = mapping;
+        let (prev, next) = (Slot::NONE, Slot::NONE);
+        (range.base(), Self { last: range.last(), offset, window, phase, bo, flags, prev, next, data })
+    }
+
+    pub(super) fn into_data(self) -> M {
+        self.data
+    }
+
+    fn view(&self, base: u64, bo: Option<BoId>) -> Mapping<&M> {
+        let Self { offset, window, phase, .. } = *self;
+        let source = match bo {
+            None => Source::Sparse,
+            Some(bo) if window == 0 => Source::Bo { bo, offset },
+            Some(bo) => Source::Repeated { bo, offset, window, phase },
+        };
+        Mapping { range: VaRange::between(base, self.last), source, flags: self.flags, data: &self.data }
+    }
+}
+
+pub(super) struct Store<V, M> {
+    pub(super) tree: Tree<u64, Body<M>>,
+    pub(super) bos: Bos<V>,
+}
+
+impl<V, M> Store<V, M> {
+    pub(super) const fn new() -> Self {
+        Self { tree: Tree::new(), bos: Bos::new() }
+    }
+
+    /// Makes room for `more` mappings beyond those there are. Grows by half, so that growing one by one stays cheap.
+    pub(super) fn reserve(&mut self, more: usize) -> Result<(), AllocError> {
+        if self.tree.room() >= more {
+            return Ok(());
+        }
+        self.tree.try_reserve(more.max(self.tree.len() / 2).max(4))
+    }
+
+    /// The mapping at `slot`.
+    pub(super) fn view(&self, slot: Slot) -> Option<Mapping<&M>> {
+        let (base, body) = self.tree.at(slot)?;
+        let bo = (body.bo != NOWHERE).then(|| self.bos.id_at(body.bo));
+        Some(body.view(*base, bo))
+    }
+
+    /// The detached mapping at `slot`, whose buffer was `bo`, and the next of its list.
+    pub(super) fn view_detached(&self, slot: Slot, bo: BoId) -> Option<(Mapping<&M>, Slot)> {
+        let (base, body) = self.tree.at(slot)?;
+        Some((body.view(*base, Some(bo)), body.next))
+    }
+
+    /// First and last address of the mapping at `slot`.
+    pub(super) fn range(&self, slot: Slot) -> Option<VaRange> {
+        self.tree.at(slot).map(|(base, body)| VaRange::between(*base, body.last))
+    }
+
+    /// The place of the mapping that contains `va`.
+    pub(super) fn find(&self, va: u64) -> Slot {
+        let slot = self.tree.floor(&va);
+        if self.range(slot).is_some_and(|range| range.has(va)) { slot } else { Slot::NONE }
+    }
+
+    /// The place of the first mapping that ends at `va` or later.
+    pub(super) fn find_from(&self, va: u64) -> Slot {
+        let slot = self.tree.floor(&va);
+        if self.range(slot).is_some_and(|range| range.has(va)) { slot } else { self.tree.after(slot) }
+    }
+
+    /// Adds a mapping after the one at `before`, where it belongs and where there is room.
+    pub(super) fn insert_after(&mut self, before: Slot, mapping: Mapping<M>) -> Slot {
+        let (base, body) = Body::new(mapping);
+        let Ok(slot) = self.tree.insert_after(before, base, body) else {
+            debug_assert!(false, "a plan reserves room for all it adds");
+            return Slot::NONE;
+        };
+        self.link(slot);
+        slot
+    }
+
+    /// Puts a mapping in the place of another whose order among the others it takes. Returns the old one's data.
+    pub(super) fn replace(&mut self, slot: Slot, mapping: Mapping<M>) -> Option<M> {
+        let (base, mut body) = Body::new(mapping);
+        let (_, old) = self.tree.at(slot)?;
+        let stays = old.bo == body.bo;
+        if stays {
+            (body.prev, body.next) = (old.prev, old.next);
+        } else {
+            self.unlink(slot);
+        }
+        let (key, old) = self.tree.at_mut(slot)?;
+        *key = base;
+        let old = core::mem::replace(old, body);
+        if !stays {
+            self.link(slot);
+        }
+        Some(old.data)
+    }
+
+    /// Takes a mapping out and returns its data.
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<M> {
+        self.unlink(slot);
+        self.tree.take_at(slot).map(|(_, body)| body.data)
+    }
+
+    /// Takes all mappings of `id` out of the tree and leaves them linked: the first, and how many.
+    pub(super) fn detach_bo(&mut self, id: BoId) -> (Slot, usize) {
+        let Some(place) = self.bos.find(id) else { return (Slot::NONE, 0) };
+        let (head, count) = (place.head, place.mappings);
+        let mut slot = head;
+        while let Some((_, body)) = self.tree.at(slot) {
+            let next = body.next;
+            self.tree.detach(slot);
+            slot = next;
+        }
+        (head, count)
+    }
+
+    /// Puts the mapping at `slot` into its buffer's list.
+    fn link(&mut self, slot: Slot) {
+        let Some((_, body)) = self.tree.at_mut(slot) else { return };
+        let Some(place) = self.bos.at_mut(body.bo) else { return };
+        place.mappings += 1;
+        let next = core::mem::replace(&mut place.head, slot);
+        body.next = next;
+        body.prev = Slot::NONE;
+        if let Some((_, body)) = self.tree.at_mut(next) {
+            body.prev = slot;
+        }
+    }
+
+    /// Takes the mapping at `slot` out of its buffer's list.
+    fn unlink(&mut self, slot: Slot) {
+        let Some((_, body)) = self.tree.at(slot) else { return };
+        let (bo, prev, next) = (body.bo, body.prev, body.next);
+        let Some(place) = self.bos.at_mut(bo) else { return };
+        place.mappings -= 1;
+        if prev == Slot::NONE {
+            place.head = next;
+        } else if let Some((_, body)) = self.tree.at_mut(prev) {
+            body.next = next;
+        }
+        if let Some((_, body)) = self.tree.at_mut(next) {
+            body.prev = prev;
+        }
+    }
+
+    /// A tree of `count` mappings, which ascend.
+    pub(super) fn tree_of(
+        count: usize,
+        mappings: impl Iterator<Item = Mapping<M>>,
+    ) -> Result<Tree<u64, Body<M>>, AllocError> {
+        Tree::from_sorted(count, mappings.map(Body::new))
+    }
+
+    /// Takes over a tree in place of its own, which is empty.
+    pub(super) fn fill(&mut self, tree: Tree<u64, Body<M>>) {
+        debug_assert!(self.tree.is_empty());
+        self.tree = tree;
+        let mut slot = self.tree.first_slot();
+        while slot != Slot::NONE {
+            self.link(slot);
+            slot = self.tree.after(slot);
+        }
+    }
+}

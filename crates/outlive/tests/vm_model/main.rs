@@ -1,0 +1,50 @@
+//! Random operations on a space beside a flat array of pages: contents, order and number of steps, what a commit allocates,
+//! equality after a plan was dropped or a driver failed.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests may panic and allocate")]
+
+mod model;
+
+use model::World;
+use outlive::check::{self, Alloc};
+use proptest::test_runner::{Config, TestRunner};
+use std::alloc::System;
+
+#[global_allocator]
+static ALLOC: Alloc<System> = Alloc::new(System);
+
+fn allocations() -> u64 {
+    check::allocations().allocated
+}
+
+/// Runs random operations until there were `requests` of them. A failure prints the bytes that `World::run` fails with.
+fn random(requests: u64) {
+    let mut ran = 0;
+    while ran < requests {
+        let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
+        let seen = core::cell::Cell::new(0);
+        let mut runner = TestRunner::new(config);
+        let bytes = proptest::collection::vec(proptest::num::u8::ANY, 0..1_000);
+        let result = runner.run(&bytes, |bytes| {
+            let mut world = World::new(allocations);
+            world.run(&bytes);
+            seen.set(seen.get() + world.requests);
+            Ok(())
+        });
+        if let Err(error) = result {
+            panic!("{error}");
+        }
+        ran += seen.get();
+    }
+    println!("{ran} requests");
+}
+
+#[test]
+fn a_space_is_an_array_of_pages() {
+    random(if cfg!(debug_assertions) { 20_000 } else { 100_000 });
+}
+
+#[test]
+#[ignore = "a campaign: see docs/campaigns.md"]
+fn a_million_requests() {
+    random(1_000_000);
+}
