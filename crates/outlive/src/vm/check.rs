@@ -59,7 +59,7 @@ impl<V, M> Space<V, M> {
             return Err(Rule::Outside { range, space: self.range() });
         }
         if let Some(reserved) = self.reserved_in(range) {
-            return Err(Rule::Reserved { range, reserved });
+            return Err(Rule::ReservedRange { range, reserved });
         }
         if let Request::Map { source, .. } = request {
             self.check_source(*source, len)?;

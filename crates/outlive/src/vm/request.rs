@@ -83,7 +83,7 @@ pub enum Rule {
         space: VaRange,
     },
     /// A range lies off the reserved ones.
-    Reserved {
+    ReservedRange {
         /// The range.
         range: VaRange,
         /// The reserved one that it touches.
@@ -146,7 +146,7 @@ impl fmt::Display for Rule {
             Self::Outside { range, space } => {
                 write!(f, "{range:?} is not inside the address space {space:?}")
             }
-            Self::Reserved { range, reserved } => {
+            Self::ReservedRange { range, reserved } => {
                 write!(f, "{range:?} touches {reserved:?}, which is reserved")
             }
             Self::NotOpen { bo } => write!(f, "{bo} is not open in this address space: open it first"),
