@@ -15,7 +15,7 @@ use crate::scenario::model::Policy;
 /// What is built. A flag whose switch is off is hidden and refused.
 pub mod built {
     /// Whether a scenario can be run, as opposed to checked and printed.
-    pub const RUNNING: bool = false;
+    pub const RUNNING: bool = true;
     /// Whether `--trace` writes traces.
     pub const TRACING: bool = false;
 }

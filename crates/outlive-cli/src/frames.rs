@@ -145,6 +145,12 @@ impl FrameWriter {
         Ok(Self { folder: folder.to_owned() })
     }
 
+    /// Where they go.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Writes one frame of the client called `client`, and says where.
     ///
     /// # Errors

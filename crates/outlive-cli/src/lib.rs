@@ -2,7 +2,7 @@
 //!
 //! [`args`] reads the command line, [`scenario`] the workload. [`report`] turns what happened into results and a table,
 //! [`timeline`] into a picture, [`frames`] keeps what the clients drew, and [`progress`] shows how far a run is. None of
-//! them knows what executes a scenario.
+//! them knows what executes a scenario; that is [`engine`].
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ use std::ffi::OsString;
 
 pub mod args;
 pub mod devices;
+pub mod engine;
 pub mod error;
 pub mod frames;
 pub mod output;

@@ -37,10 +37,10 @@ impl Progress {
         Self { bar }
     }
 
-    /// The run has come to `at` of its own time, and `jobs` are over. Cheap, so call it as often as is convenient.
-    pub fn at(&self, at: Duration, jobs: u64) {
+    /// The run has come to `at` of its own time, `jobs` are over, and `more` is worth knowing.
+    pub fn at(&self, at: Duration, jobs: u64, more: &str) {
         self.bar.set_position(u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
-        self.bar.set_message(crate::report::counted(jobs, "job"));
+        self.bar.set_message(crate::report::counted(jobs, "job") + more);
     }
 }
 

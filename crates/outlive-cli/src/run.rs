@@ -1,9 +1,21 @@
-//! `outlive run`: from arguments to a scenario, and what can be done with it. Used by `lib.rs`.
+//! `outlive run`: from arguments to a scenario, what is done with it, and what is shown of it. Used by `lib.rs`.
 
-use crate::args::RunArgs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::args::{RunArgs, shown};
+use crate::engine::{self, Done, Options};
 use crate::error::{Exit, Stop};
+use crate::frames::FrameWriter;
 use crate::output;
-use crate::scenario::{FIRST_LOOK_FILE, Scenario};
+use crate::progress::{Progress, Show};
+use crate::report::{counted, table};
+use crate::scenario::{FIRST_LOOK_FILE, Scenario, model};
+use crate::timeline::{self, Picture};
+
+/// Where the built-in scenario's pictures go.
+const PICTURES_FOLDER: &str = "outlive-out";
 
 /// The scenario that `args` ask for: from its file or built in, with what the arguments override.
 ///
@@ -33,23 +45,123 @@ pub fn run(args: &RunArgs) -> Result<Exit, Stop> {
     let scenario = scenario(args)?;
     if args.print_scenario {
         output::print(&scenario.to_toml())?;
-    } else if args.check {
+        return Ok(Exit::Ok);
+    }
+    if args.check {
         if !args.quiet {
             output::print(&checked_line(args, &scenario))?;
         }
-    } else {
-        return Err(Stop::not_built("running a scenario"));
+        return Ok(Exit::Ok);
     }
-    Ok(Exit::Ok)
+    if scenario.scheduler.mode == model::Mode::Arbiter {
+        return Err(Stop::not_built("`mode = \"arbiter\"`"));
+    }
+    execute(args, &scenario)
+}
+
+fn file_name(args: &RunArgs) -> String {
+    args.file.as_ref().map_or_else(|| FIRST_LOOK_FILE.to_owned(), |path| path.display().to_string())
 }
 
 fn checked_line(args: &RunArgs, scenario: &Scenario) -> String {
-    let file = args.file.as_ref().map_or_else(|| FIRST_LOOK_FILE.to_owned(), |path| path.display().to_string());
-    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     format!(
-        "{file}: can run: {}, {}, {} ms\n",
-        counted(scenario.instances.len(), "client"),
-        counted(scenario.events.len(), "event"),
+        "{}: can run: {}, {}, {} ms\n",
+        file_name(args),
+        counted(scenario.instances.len() as u64, "client"),
+        counted(scenario.events.len() as u64, "event"),
         scenario.run_for_ms
     )
+}
+
+/// Where pictures go.
+struct Pictures {
+    frames: Option<PathBuf>,
+    timeline: Option<PathBuf>,
+}
+
+impl Pictures {
+    /// Those asked for; the built-in scenario shows its own to whoever just tries it.
+    fn of(args: &RunArgs) -> Self {
+        let shows = args.file.is_none() && !args.json && !args.quiet;
+        let folder = Path::new(PICTURES_FOLDER);
+        Self {
+            frames: args.frames.clone().or_else(|| shows.then(|| folder.to_owned())),
+            timeline: args.timeline.clone().or_else(|| shows.then(|| folder.join("timeline.svg"))),
+        }
+    }
+}
+
+fn execute(args: &RunArgs, scenario: &Scenario) -> Result<Exit, Stop> {
+    let pictures = Pictures::of(args);
+    // Everything that can be refused is, before anything is done.
+    let frames = pictures.frames.as_deref().map(FrameWriter::prepare).transpose()?;
+    if let Some(path) = &pictures.timeline {
+        output::check_writable_file(path)?;
+    }
+    let interrupted = until_interrupted()?;
+    let show = if args.quiet { Show::Never } else { Show::OnTerminal };
+    let done = engine::execute(
+        scenario,
+        Options {
+            clock: args.clock.unwrap_or_default(),
+            keep_jobs: pictures.timeline.is_some(),
+            frames,
+            progress: Progress::new(scenario.run_for_ms, show),
+            interrupted: &interrupted,
+        },
+    )?;
+    let drawn = draw(scenario, &done, pictures.timeline.as_deref());
+    if args.json {
+        output::print(&done.results.to_json())?;
+    } else if !args.quiet {
+        let mut text = table::render(&done.results, table::Style::of_stdout());
+        text.push_str(&where_pictures_are(&done, pictures.timeline.as_deref()));
+        output::print(&text)?;
+    }
+    drawn?;
+    if let Some(Err(error)) = &done.frames {
+        return Err(Stop::cannot_run(format_args!("outlive: not all frames could be written: {error}")));
+    }
+    Ok(done.results.exit())
+}
+
+/// Becomes true at Ctrl-C and when asked to terminate; at the second time the process ends at once.
+fn until_interrupted() -> Result<Arc<AtomicBool>, Stop> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // In this order: the first signal finds the flag down, raises it, and does not end the process.
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            i32::from(Exit::Interrupted.code()),
+            Arc::clone(&interrupted),
+        )
+        .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
+        .map_err(|error| Stop::cannot_run(format_args!("outlive: signals cannot be caught: {error}")))?;
+    }
+    Ok(interrupted)
+}
+
+fn draw(scenario: &Scenario, done: &Done, path: Option<&Path>) -> Result<(), Stop> {
+    let Some(path) = path else { return Ok(()) };
+    let picture = Picture {
+        scenario,
+        device_name: &done.results.device_name,
+        elapsed_ns: done.elapsed_ns,
+        jobs: &done.jobs,
+        lives: &done.lives,
+        moments: &done.moments,
+    };
+    output::write_whole(path, timeline::render(&picture).as_bytes())
+        .map_err(|error| Stop::cannot_run(format_args!("{}: cannot be written: {error}", shown(path))))
+}
+
+fn where_pictures_are(done: &Done, timeline: Option<&Path>) -> String {
+    let mut places = Vec::new();
+    if let Some(Ok(written)) = &done.frames {
+        places.push(format!("{} in {}/", counted(written.frames, "frame"), written.folder.display()));
+    }
+    if let Some(timeline) = timeline {
+        places.push(format!("who had the hardware when in {}", timeline.display()));
+    }
+    if places.is_empty() { String::new() } else { format!("\nPictures: {}\n", places.join("; ")) }
 }

@@ -55,6 +55,32 @@ impl fmt::Display for Shortage {
 
 impl core::error::Error for Shortage {}
 
+/// What this machine has of memory, where it says so: a simulated device cannot have more. Its pages are taken as they are
+/// used, so one that is too large would not fail at the start but in the middle.
+///
+/// # Errors
+///
+/// What is wrong, and what was expected.
+pub(super) fn check_host(memory_mib: u64) -> Result<(), (String, String)> {
+    let Some(host_mib) = host_bytes().map(|bytes| bytes / MIB) else { return Ok(()) };
+    if memory_mib <= host_mib {
+        return Ok(());
+    }
+    let what = format!("`memory_mib` is {memory_mib}, but this machine has {host_mib} MiB of memory");
+    Err((what, format!("at most {host_mib}")))
+}
+
+#[cfg(target_os = "linux")]
+fn host_bytes() -> Option<u64> {
+    let info = rustix::system::sysinfo();
+    Some(info.totalram as u64 * u64::from(info.mem_unit))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn host_bytes() -> Option<u64> {
+    None
+}
+
 /// Whether every instance finds room for itself and one job.
 ///
 /// # Errors

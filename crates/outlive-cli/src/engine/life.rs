@@ -1,0 +1,139 @@
+//! One life of a client: from its coming to the retirement of its last job. A client that is started again gets another.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use outlive::{Fence, FenceError, JobFences, OnError, Status, Time};
+use outlive_sim::driver::{Buffer, SimClient};
+use outlive_sim::gpu::JobId;
+
+use crate::report::Outcome;
+
+/// What a job waits for.
+#[derive(Debug, Clone)]
+pub(super) struct Wait {
+    pub(super) job: JobFences,
+    pub(super) on_error: OnError,
+}
+
+impl Wait {
+    /// When it was over, if it was and let the job go on.
+    fn met_ns(&self) -> Option<u64> {
+        let finished = self.job.finished();
+        let met = match (finished.status(), self.on_error) {
+            (Status::Signaled(Ok(())), _) => finished.timestamp(),
+            (Status::Signaled(Err(_)), OnError::Run) => self.job.retired().timestamp(),
+            _ => None,
+        };
+        met.map(Time::as_ns)
+    }
+}
+
+/// A job that was committed.
+#[derive(Debug)]
+pub(super) struct OpenJob {
+    pub(super) id: JobId,
+    pub(super) cycle: u64,
+    /// Over all lives, from 1.
+    pub(super) number: u64,
+    pub(super) committed_ns: u64,
+    pub(super) finished: Fence,
+    pub(super) retired: Fence,
+    pub(super) waits: Vec<Wait>,
+    /// What it draws, if somebody wants it.
+    pub(super) picture: Option<Arc<Buffer>>,
+}
+
+impl OpenJob {
+    /// When all it depended on was done; absent if something failed it first.
+    pub(super) fn ready_ns(&self) -> Option<u64> {
+        if self.outcome() == Outcome::Dependency {
+            return None;
+        }
+        self.waits.iter().map(Wait::met_ns).try_fold(self.committed_ns, |latest, met| Some(latest.max(met?)))
+    }
+
+    pub(super) fn finished_ns(&self) -> u64 {
+        self.finished.timestamp().map_or(self.committed_ns, Time::as_ns)
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        match self.finished.status() {
+            Status::Signaled(Ok(())) => Outcome::Ok,
+            Status::Signaled(Err(FenceError::TimedOut)) => Outcome::TimedOut,
+            Status::Signaled(Err(FenceError::DeviceLost)) => Outcome::DeviceLost,
+            Status::Signaled(Err(FenceError::Faulted { .. } | FenceError::DriverBug)) => Outcome::Faulted,
+            Status::Signaled(Err(FenceError::Innocent)) => Outcome::Innocent,
+            Status::Signaled(Err(FenceError::Dependency(_))) => Outcome::Dependency,
+            // What never signaled is the audit's to tell; it did not end well.
+            _ => Outcome::Canceled,
+        }
+    }
+}
+
+/// One life.
+#[derive(Debug)]
+pub(super) struct Life {
+    /// Its handles, until it dies.
+    pub(super) client: Option<SimClient>,
+    /// Jobs that have not retired or were not taken yet, in the order of their commits.
+    jobs: VecDeque<OpenJob>,
+    /// So many of them, from the front, have finished.
+    finished: usize,
+    /// The job before the next.
+    pub(super) last: Option<JobFences>,
+    pub(super) suspended: bool,
+}
+
+impl Life {
+    pub(super) const fn new(client: SimClient) -> Self {
+        Self { client: Some(client), jobs: VecDeque::new(), finished: 0, last: None, suspended: false }
+    }
+
+    pub(super) fn add(&mut self, job: OpenJob, fences: JobFences) {
+        self.jobs.push_back(job);
+        self.last = Some(fences);
+    }
+
+    /// Jobs committed and not finished. A queue's jobs finish in order.
+    pub(super) fn unfinished(&mut self) -> usize {
+        while self.jobs.get(self.finished).is_some_and(|job| job.finished.is_signaled()) {
+            self.finished += 1;
+        }
+        self.jobs.len() - self.finished
+    }
+
+    /// The fence after which at most `most` are unfinished; nothing if no more are.
+    pub(super) fn fence_until(&self, most: usize) -> Option<&Fence> {
+        let unfinished = self.jobs.len() - self.finished;
+        let over = unfinished.checked_sub(most)?.checked_sub(1)?;
+        self.jobs.get(self.finished + over).map(|job| &job.finished)
+    }
+
+    /// The retirement that comes next; nothing if no job is outstanding.
+    pub(super) fn next_retirement(&self) -> Option<&Fence> {
+        self.jobs.front().map(|job| &job.retired)
+    }
+
+    /// The retirement that comes last; nothing if no job is outstanding.
+    pub(super) fn last_retirement(&self) -> Option<&Fence> {
+        self.jobs.back().map(|job| &job.retired)
+    }
+
+    /// The oldest job, if it has retired. A queue's jobs retire in order.
+    pub(super) fn take_retired(&mut self) -> Option<OpenJob> {
+        if !self.jobs.front()?.retired.is_signaled() {
+            return None;
+        }
+        self.finished = self.finished.saturating_sub(1);
+        self.jobs.pop_front()
+    }
+
+    pub(super) fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+}

@@ -1,0 +1,81 @@
+//! The end of a run: what is left is let go, the hardware counts, and the figures are put together.
+
+use outlive_sim::gpu;
+
+use super::Engine;
+use super::film::{Film, Written};
+use crate::args::Clock;
+use crate::report::{Audit, JobRecord, Results, RunFacts};
+use crate::timeline::{Life as LifeSpan, Moment};
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Done {
+    /// The figures.
+    pub results: Results,
+    /// Every job, if that was asked for.
+    pub jobs: Vec<JobRecord>,
+    /// When clients were there.
+    pub lives: Vec<LifeSpan>,
+    /// What happened to the device.
+    pub moments: Vec<Moment>,
+    /// From the start to the end.
+    pub elapsed_ns: u64,
+    /// What came of the frames, if they were asked for.
+    pub frames: Option<std::io::Result<Written>>,
+}
+
+impl Engine<'_> {
+    pub(super) fn finish(mut self, clock: Clock) -> Done {
+        let elapsed_ns = self.now_ns();
+        self.bury();
+        let mut unretired: usize = self.leaving.iter().map(|(_, life)| life.len()).sum();
+        for (instance, this) in self.instances.iter().enumerate() {
+            if let Some(life) = &this.life {
+                unretired += life.len();
+                self.spans.push(LifeSpan { instance, from_ns: this.came_ns, to_ns: elapsed_ns });
+            }
+        }
+        self.ledger.write_down(&self.host);
+        let frames = self.ledger.take_film().map(Film::finish);
+        let Self { scenario, host, ledger, instances, leaving, interrupted, spans, moments, .. } = self;
+        let resets = host.resets();
+        // Clients and outputs go before the device does.
+        drop((instances, leaving));
+        let mut audit = in_words_of_the_contract(host.finish());
+        if unretired > 0 {
+            audit.add_violation(format!("{unretired} jobs have not retired although nothing was left to happen"));
+        }
+        let device_name = device_name(scenario.device.engines);
+        let facts = RunFacts { device_name, clock, elapsed_ns, resets, interrupted, audit };
+        let jobs = ledger.kept.unwrap_or_default();
+        Done { results: ledger.collector.finish(facts), jobs, lives: spans, moments, elapsed_ns, frames }
+    }
+}
+
+fn device_name(engines: u32) -> String {
+    format!("simulated GPU, {engines} engine{}", if engines == 1 { "" } else { "s" })
+}
+
+fn in_words_of_the_contract(counted: gpu::Audit) -> Audit {
+    let mut audit = Audit {
+        fences_created: counted.fences_created,
+        fences_signaled: counted.fences_signaled,
+        fences_unsignaled: counted.fences_unsignaled,
+        signaled_twice: counted.signaled_twice,
+        out_of_order: counted.out_of_order,
+        payloads_created: counted.payloads_created,
+        payloads_released: counted.payloads_released,
+        released_while_hardware_busy: counted.released_while_hardware_busy,
+        conflicting_accesses: counted.conflicting_accesses,
+        unexpected_page_faults: counted.unexpected_page_faults,
+        leases_leaked: counted.leases_leaked,
+        bytes_leaked: counted.bytes_leaked,
+        quarantined_bytes: counted.quarantined_bytes,
+        violations: Vec::new(),
+    };
+    for violation in counted.violations {
+        audit.add_violation(violation);
+    }
+    audit
+}
