@@ -49,12 +49,19 @@ impl Image {
     pub fn to_png(&self) -> io::Result<Vec<u8>> {
         let mut file = Vec::new();
         let mut encoder = png::Encoder::new(&mut file, self.width, self.height);
-        encoder.set_color(png::ColorType::Rgba);
+        // Most frames are opaque; a quarter of their bytes would say so.
+        let is_opaque = self.rgba.chunks_exact(BYTES_PER_PIXEL).all(|pixel| pixel[3] == u8::MAX);
+        encoder.set_color(if is_opaque { png::ColorType::Rgb } else { png::ColorType::Rgba });
         encoder.set_depth(png::BitDepth::Eight);
         // Frames come faster than thorough compression goes.
         encoder.set_compression(png::Compression::Fast);
         let mut writer = encoder.write_header().map_err(io::Error::other)?;
-        writer.write_image_data(&self.rgba).map_err(io::Error::other)?;
+        if is_opaque {
+            let rgb: Vec<u8> = self.rgba.chunks_exact(BYTES_PER_PIXEL).flat_map(|pixel| &pixel[..3]).copied().collect();
+            writer.write_image_data(&rgb).map_err(io::Error::other)?;
+        } else {
+            writer.write_image_data(&self.rgba).map_err(io::Error::other)?;
+        }
         writer.finish().map_err(io::Error::other)?;
         Ok(file)
     }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use outlive::sched;
 use outlive::trace::FenceId;
 use outlive::{Dependency, Fence, FenceContext, FenceError, Names, OnError, OpenError, QueueConfig, Refusal};
-use outlive_sim::driver::{ClientConfig, ClientError, HostConfig, JobSpec, SimClient, SubmitError, Work};
+use outlive_sim::driver::{ClientConfig, ClientError, HostClock, HostConfig, JobSpec, SimClient, SubmitError, Work};
 use outlive_sim::gpu::{Config, FaultKind, GpuError};
 
 use super::agenda::What;
@@ -97,8 +97,11 @@ pub(super) fn host_config(scenario: &Scenario, clock: Clock) -> HostConfig {
         memory_bytes: device.memory_mib << 20,
         ..Config::default()
     };
-    let _ = clock;
-    HostConfig { gpu, keep_history: true, ..HostConfig::default() }
+    let clock = match clock {
+        Clock::Virtual => HostClock::Virtual,
+        Clock::Real => HostClock::Real,
+    };
+    HostConfig { gpu, clock, keep_history: true, ..HostConfig::default() }
 }
 
 pub(super) const fn priority(priority: model::Priority) -> sched::Priority {
