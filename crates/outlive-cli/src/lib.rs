@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
 use std::ffi::OsString;
 
 pub mod args;

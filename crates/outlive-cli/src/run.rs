@@ -1,8 +1,8 @@
 //! `outlive run`: from arguments to a scenario, what is done with it, and what is shown of it. Used by `lib.rs`.
 
+use alloc::sync::Arc;
+use core::sync::atomic::AtomicBool;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::args::{RunArgs, shown};
 use crate::engine::{self, Done, Options};
@@ -47,14 +47,14 @@ pub fn run(args: &RunArgs) -> Result<Exit, Stop> {
         output::print(&scenario.to_toml())?;
         return Ok(Exit::Ok);
     }
+    if scenario.scheduler.mode == model::Mode::Arbiter {
+        return Err(Stop::not_built("`mode = \"arbiter\"`"));
+    }
     if args.check {
         if !args.quiet {
             output::print(&checked_line(args, &scenario))?;
         }
         return Ok(Exit::Ok);
-    }
-    if scenario.scheduler.mode == model::Mode::Arbiter {
-        return Err(Stop::not_built("`mode = \"arbiter\"`"));
     }
     execute(args, &scenario)
 }

@@ -89,26 +89,6 @@ fn what_is_not_built_is_not_in_the_help_and_says_so() {
 }
 
 #[test]
-fn running_is_refused_until_it_is_built() {
-    if outlive_cli::args::built::RUNNING {
-        return;
-    }
-    for args in [
-        &[][..],
-        &["run"],
-        &["--quiet"],
-        &["run", "--json"],
-        &["run", "--frames", "f"],
-        &["run", "--timeline", "t.svg"],
-    ] {
-        let output = outlive(args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(output.stdout.is_empty(), "{args:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).ends_with(" is not built yet\n"), "{args:?}");
-    }
-}
-
-#[test]
 fn a_reader_that_leaves_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_outlive"))
         .args(["run", "--print-scenario"])

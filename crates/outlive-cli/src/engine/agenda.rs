@@ -1,8 +1,8 @@
 //! What is due when, in an order that never depends on chance: by time; at one instant first the scenario's events, by
 //! client and then in the order of the file, those of the whole device last; then the end; then the clients' own loops.
 
+use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
-use std::collections::BinaryHeap;
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

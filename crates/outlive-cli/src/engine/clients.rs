@@ -4,7 +4,9 @@ use core::time::Duration;
 
 use outlive::sched;
 use outlive::trace::FenceId;
-use outlive::{Dependency, Fence, FenceContext, FenceError, Names, OnError, OpenError, QueueConfig, Refusal};
+use outlive::{
+    Dependency, DeviceConfig, Fence, FenceContext, FenceError, Names, OnError, OpenError, QueueConfig, Refusal,
+};
 use outlive_sim::driver::{ClientConfig, ClientError, HostClock, HostConfig, JobSpec, SimClient, SubmitError, Work};
 use outlive_sim::gpu::{Config, FaultKind, GpuError};
 
@@ -19,6 +21,9 @@ use crate::scenario::Scenario;
 use crate::scenario::model;
 use crate::timeline::Life as LifeSpan;
 
+/// How long a job that was asked to stop may go on before its ring is reset. The device stops a job that can be stopped
+/// within 20 µs.
+const CANCEL_GRACE: Duration = Duration::from_millis(5);
 /// How long a client that found no memory, and has no job whose retirement would give it some, waits before it tries
 /// again: it is others that hold it.
 const TRY_AGAIN_NS: u64 = NS_PER_MS;
@@ -89,19 +94,20 @@ impl<'a> Instance<'a> {
 
 /// The machine that a scenario asks for.
 pub(super) fn host_config(scenario: &Scenario, clock: Clock) -> HostConfig {
-    let device = &scenario.device;
+    let model::Device { engines, slice_us, memory_mib, .. } = scenario.device;
     let gpu = Config {
         seed: scenario.seed,
-        engines: device.engines,
-        slice_ns: device.slice_us.saturating_mul(NS_PER_US),
-        memory_bytes: device.memory_mib << 20,
+        engines,
+        slice_ns: slice_us.saturating_mul(NS_PER_US),
+        memory_bytes: memory_mib << 20,
         ..Config::default()
     };
     let clock = match clock {
         Clock::Virtual => HostClock::Virtual,
         Clock::Real => HostClock::Real,
     };
-    HostConfig { gpu, clock, keep_history: true, ..HostConfig::default() }
+    let device = DeviceConfig::new("sim").cancel_grace(CANCEL_GRACE);
+    HostConfig { gpu, device, clock, keep_history: true, ..HostConfig::default() }
 }
 
 pub(super) const fn priority(priority: model::Priority) -> sched::Priority {

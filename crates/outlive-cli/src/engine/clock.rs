@@ -1,7 +1,7 @@
 //! The two times a run can live in. Both do the same: what is due is done, then time goes on to what comes next.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use outlive::Time;
 

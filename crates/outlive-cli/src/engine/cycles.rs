@@ -2,8 +2,8 @@
 //!
 //! A cycle is remembered until all its jobs have gone well, which is as if it had never been waited for.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
 
 use outlive::{JobFences, Status};
 use outlive_sim::driver::Buffer;

@@ -2,8 +2,9 @@
 //!
 //! One plain lock, a leaf: nothing is called while it is held.
 
+use alloc::sync::Arc;
 use core::time::Duration;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use outlive::{Fence, Refused};
 

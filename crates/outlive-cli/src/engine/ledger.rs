@@ -1,6 +1,6 @@
 //! What is known of jobs that are over: matches what the library said of each with what the hardware did.
 
-use std::collections::VecDeque;
+use alloc::collections::VecDeque;
 
 use outlive_sim::driver::SimHost;
 

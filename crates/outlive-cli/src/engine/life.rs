@@ -1,7 +1,7 @@
 //! One life of a client: from its coming to the retirement of its last job. A client that is started again gets another.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 
 use outlive::{Fence, FenceError, JobFences, OnError, Status, Time};
 use outlive_sim::driver::{Buffer, SimClient};

@@ -24,8 +24,8 @@ mod pace;
 mod results;
 mod script;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use alloc::sync::Arc;
+use core::sync::atomic::AtomicBool;
 
 use outlive_sim::driver::SimHost;
 use outlive_sim::gpu::rng::Rng;
@@ -190,12 +190,12 @@ impl<'a> Engine<'a> {
     }
 
     fn happens(&mut self, event: usize) {
-        let scenario = self.scenario;
-        let event_ = &scenario.events[event];
         if self.ending {
             return;
         }
-        match &event_.action {
+        let scenario = self.scenario;
+        let it = &scenario.events[event];
+        match &it.action {
             Action::Unplug => {
                 self.note("unplugged");
                 self.host.unplug();
@@ -203,11 +203,10 @@ impl<'a> Engine<'a> {
             Action::Reset => self.host.reset(),
             Action::Client { target, action } => self.happens_to(target.instance, *action),
         }
-        if event_.every_ms > 0 {
-            let at_ms = self.now_ns() / NS_PER_MS;
-            // In real time it may be late; it does not drift.
-            let behind = at_ms.saturating_sub(event_.at_ms) / event_.every_ms;
-            self.schedule(event, event_.at_ms + (behind + 1) * event_.every_ms);
+        // In real time it may be late; it does not drift.
+        let late_ms = (self.now_ns() / NS_PER_MS).saturating_sub(it.at_ms);
+        if let Some(times) = late_ms.checked_div(it.every_ms) {
+            self.schedule(event, it.at_ms + (times + 1) * it.every_ms);
         }
     }
 

@@ -94,7 +94,7 @@ fn head(results: &Results, style: Style) -> String {
         results.clock,
         results.seed,
         percent(results.device_busy),
-        counted(results.resets, "device reset"),
+        counted(results.resets, "reset"),
         if results.interrupted { "; interrupted" } else { "" },
     );
     format!("{}\n{}\n", style.paint(&results.scenario, BOLD), wrapped("", &facts, style.text_width()))
