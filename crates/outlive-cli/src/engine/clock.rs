@@ -12,6 +12,9 @@ use crate::progress::Progress;
 
 /// How often a run in real time looks whether it was interrupted, and shows how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Once nobody begins anything, a run in which no job ends for so long is stuck, and the audit says with what. Each job
+/// that started has 10 s at most by itself.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// How often it looks whether all has ended, once nobody begins anything.
 const END_LOOK_EVERY: Duration = Duration::from_millis(1);
 
@@ -33,7 +36,7 @@ impl Engine<'_> {
                 continue;
             }
             self.look_outside(interrupted, progress, pace);
-            if self.is_over() {
+            if self.is_over() || self.is_stuck() {
                 return;
             }
             let next_ns = self.agenda.next_ns().map(|at_ns| at_ns + self.epoch_ns);
@@ -55,7 +58,7 @@ impl Engine<'_> {
         loop {
             self.do_what_is_due(&mut woken);
             self.look_outside(interrupted, progress, pace);
-            if self.is_over() {
+            if self.is_over() || self.is_stuck() {
                 return;
             }
             let now_ns = self.now_ns();
@@ -63,6 +66,14 @@ impl Engine<'_> {
             let at_most = if self.ending { END_LOOK_EVERY } else { LOOK_EVERY };
             self.inbox.wait(own.map_or(at_most, |own| own.min(at_most)));
         }
+    }
+
+    fn is_stuck(&mut self) -> bool {
+        let (jobs, now_ns) = (self.ledger.jobs(), self.now_ns());
+        if !self.ending || self.last_progress.0 != jobs {
+            self.last_progress = (jobs, now_ns);
+        }
+        now_ns - self.last_progress.1 > STUCK_AFTER.as_nanos() as u64
     }
 
     fn look_outside(&mut self, interrupted: &AtomicBool, progress: &Progress, pace: &mut Pace<'_>) {

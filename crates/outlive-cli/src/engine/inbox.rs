@@ -11,19 +11,29 @@ use outlive::{Fence, Refused};
 /// Instances that were woken.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    woken: Mutex<Vec<usize>>,
+    state: Mutex<State>,
     bell: Condvar,
 }
 
+#[derive(Debug, Default)]
+struct State {
+    woken: Vec<usize>,
+    /// Whether the loop waits for the bell, which costs a call of the operating system.
+    waits: bool,
+}
+
 impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, Vec<usize>> {
-        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `instance` shall look.
     pub(super) fn wake(&self, instance: usize) {
-        self.lock().push(instance);
-        self.bell.notify_one();
+        let mut state = self.lock();
+        state.woken.push(instance);
+        if state.waits {
+            self.bell.notify_one();
+        }
     }
 
     /// Wakes `instance` when `fence` has signaled; at once if it has.
@@ -39,15 +49,17 @@ impl Inbox {
 
     /// Moves everybody who was woken to `into`, in order.
     pub(super) fn take(&self, into: &mut Vec<usize>) {
-        into.append(&mut self.lock());
+        into.append(&mut self.lock().woken);
     }
 
     /// Waits until somebody is woken, or for so long.
     pub(super) fn wait(&self, at_most: Duration) {
-        let woken = self.lock();
-        if woken.is_empty() {
-            // What comes of it is looked at by the caller, whoever ended the wait.
-            drop(self.bell.wait_timeout(woken, at_most));
+        let mut state = self.lock();
+        if state.woken.is_empty() {
+            state.waits = true;
+            // Whoever ended the wait, the caller looks at what came of it.
+            let (mut state, _) = self.bell.wait_timeout(state, at_most).unwrap_or_else(PoisonError::into_inner);
+            state.waits = false;
         }
     }
 }

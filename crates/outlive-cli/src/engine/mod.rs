@@ -101,6 +101,8 @@ struct Engine<'a> {
     spans: Vec<LifeSpan>,
     moments: Vec<Moment>,
     resets_seen: u64,
+    /// Jobs that were over when that last changed, and when.
+    last_progress: (u64, u64),
 }
 
 impl<'a> Engine<'a> {
@@ -136,6 +138,7 @@ impl<'a> Engine<'a> {
             spans: Vec::new(),
             moments: Vec::new(),
             resets_seen: 0,
+            last_progress: (0, 0),
         }
     }
 

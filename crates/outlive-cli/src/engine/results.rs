@@ -40,11 +40,16 @@ impl Engine<'_> {
         let frames = self.ledger.take_film().map(Film::finish);
         let Self { scenario, host, ledger, instances, leaving, interrupted, spans, moments, .. } = self;
         let resets = host.resets();
+        let executor = host.executor().clone();
         // Clients and outputs go before the device does.
         drop((instances, leaving));
         let mut audit = in_words_of_the_contract(host.finish());
         if unretired > 0 {
             audit.add_violation(format!("{unretired} jobs have not retired although nothing was left to happen"));
+        }
+        let objects = executor.live_objects();
+        if objects > 0 {
+            audit.add_violation(format!("{objects} objects of the library live on after all handles are gone"));
         }
         let device_name = device_name(scenario.device.engines);
         let facts = RunFacts { device_name, clock, elapsed_ns, resets, interrupted, audit };
