@@ -10,6 +10,7 @@
 use super::object::ObjectHeader;
 use crate::mem::AllocError;
 use crate::mem::tree::Tree;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Lock, class};
 use crate::time::Time;
 use core::ptr::NonNull;
@@ -17,6 +18,9 @@ use core::ptr::NonNull;
 #[derive(Debug)]
 pub(crate) struct Timers {
     state: Lock<class::TimerTree, TimerState>,
+    /// When the first of the tree is due, in ns, to be looked at without the lock. Written under it. Who reads it before a
+    /// timer was armed is told: the one that arms wakes the lane.
+    earliest: AtomicU64,
 }
 
 struct TimerState {
@@ -43,7 +47,8 @@ pub(crate) struct Timer {
 
 impl Timers {
     pub(crate) fn new() -> Self {
-        Self { state: Lock::new(TimerState { tree: Tree::new(), registered: 0, next_id: 1 }) }
+        let state = TimerState { tree: Tree::new(), registered: 0, next_id: 1 };
+        Self { state: Lock::new(state), earliest: AtomicU64::new(Time::NEVER.as_ns()) }
     }
 
     /// A timer, with room for it in the tree. Allocates, outside the lock: the tree that is too small is exchanged.
@@ -76,6 +81,7 @@ impl Timers {
     pub(crate) fn unregister(&self, timer: &mut Timer) {
         let mut state = self.state.lock();
         state.tree.remove(&(timer.due, timer.id));
+        self.note_earliest(&state);
         timer.due = Time::NEVER;
         state.registered -= 1;
     }
@@ -97,37 +103,48 @@ impl Timers {
         timer.due = at;
         // There is room: it was reserved when the timer was made.
         let _ = state.tree.insert((at, timer.id), Entry { owner, fire });
+        self.note_earliest(&state);
         state.tree.first().is_some_and(|(key, _)| *key == (at, timer.id))
+    }
+
+    fn note_earliest(&self, state: &TimerState) {
+        let at = state.tree.first().map_or(Time::NEVER, |((at, _), _)| *at);
+        // ORDERING: Release pairs with the Acquire of `next`; what is due is found under the lock.
+        self.earliest.store(at.as_ns(), Ordering::Release);
     }
 
     /// The owner of `timer` looks: one that is due counts as fired. It is taken out even if it has not fired yet, because
     /// the owner's clock is ahead of whoever fires: nothing of it may stay behind that `unregister` would not find.
     pub(crate) fn fired(&self, timer: &mut Timer, now: Time) {
         if timer.due <= now {
-            self.state.lock().tree.remove(&(timer.due, timer.id));
+            let mut state = self.state.lock();
+            state.tree.remove(&(timer.due, timer.id));
+            self.note_earliest(&state);
             timer.due = Time::NEVER;
         }
     }
 
     /// When the next timer is due.
     pub(crate) fn next(&self) -> Time {
-        self.state.lock().tree.first().map_or(Time::NEVER, |((at, _), _)| *at)
+        Time::from_ns(self.earliest.load(Ordering::Acquire))
     }
 
     /// Fires what is due at `now`; whether anything was.
     pub(crate) fn fire_due(&self, now: Time) -> bool {
         let mut any = false;
-        loop {
+        while self.next() <= now {
             let mut state = self.state.lock();
             if state.tree.first().is_none_or(|((at, _), _)| *at > now) {
                 return any;
             }
             if let Some((_, entry)) = state.tree.pop_first() {
+                self.note_earliest(&state);
                 // SAFETY: the owner has not taken its timer out, and cannot while this lock is held, so it is alive.
                 unsafe { (entry.fire)(entry.owner) };
                 any = true;
             }
         }
+        any
     }
 }
 
