@@ -79,11 +79,13 @@ impl Clients {
     fn step(&mut self, outstanding: &mut u64) -> bool {
         core::mem::swap(&mut self.turns, &mut self.finished.lock());
         *outstanding -= self.turns.len() as u64;
-        for at in core::mem::take(&mut self.turns) {
+        let mut turns = core::mem::take(&mut self.turns);
+        for at in turns.drain(..) {
             if let Err(error) = self.commit(at, outstanding) {
                 self.failed = Some(error);
             }
         }
+        self.turns = turns;
         *outstanding == 0 || self.failed.is_some()
     }
 

@@ -41,6 +41,7 @@ pub(crate) struct SpaceState {
     free: BTreeMap<u32, Vec<Va>>,
     /// Dropped buffers, mapped, for the next jobs.
     kept: Vec<Piece>,
+    kept_pages: usize,
     /// Pages of its rings.
     ring_pages: usize,
 }
@@ -63,14 +64,41 @@ impl SpaceState {
 
     fn take_kept(&mut self, pages: u32) -> Option<Piece> {
         let at = self.kept.iter().rposition(|piece| u32::try_from(piece.pages.len()) == Ok(pages))?;
-        Some(self.kept.swap_remove(at))
+        let piece = self.kept.swap_remove(at);
+        self.kept_pages -= piece.pages.len();
+        Some(piece)
     }
 
     /// Whether so many pages more may be kept.
     fn may_keep(&self, pages: usize) -> bool {
-        let kept: usize = self.kept.iter().map(|piece| piece.pages.len()).sum();
-        let tables = usize::try_from(self.tables.tables()).unwrap_or(usize::MAX);
-        self.ring_pages > 0 && self.ring_pages.saturating_add(tables).saturating_add(kept + pages) <= OWN_PAGES_MAX
+        let tables = usize::try_from(self.tables.tables()).unwrap_or(OWN_PAGES_MAX);
+        self.ring_pages > 0 && self.ring_pages + tables + self.kept_pages + pages <= OWN_PAGES_MAX
+    }
+}
+
+/// All address spaces, by their numbers, which are used again.
+#[derive(Debug, Default)]
+pub(crate) struct Spaces(Vec<Option<SpaceState>>);
+
+impl Spaces {
+    fn place(vm: VmId) -> usize {
+        usize::try_from(vm.0).unwrap_or(usize::MAX)
+    }
+
+    fn get(&mut self, vm: VmId) -> Option<&mut SpaceState> {
+        self.0.get_mut(Self::place(vm))?.as_mut()
+    }
+
+    fn insert(&mut self, vm: VmId, state: SpaceState) {
+        let at = Self::place(vm);
+        if self.0.len() <= at {
+            self.0.resize_with(at + 1, || None);
+        }
+        self.0[at] = Some(state);
+    }
+
+    fn remove(&mut self, vm: VmId) -> Option<SpaceState> {
+        self.0.get_mut(Self::place(vm))?.take()
     }
 }
 
@@ -107,7 +135,7 @@ impl Drop for Space {
     fn drop(&mut self) {
         let mut machine = self.shared.lock();
         let now = machine.now;
-        let Some(state) = machine.spaces.remove(&self.vm) else { return };
+        let Some(state) = machine.spaces.remove(self.vm) else { return };
         if let Some(gpu) = &mut machine.gpu {
             gpu.unbind_vm(self.vm);
         }
@@ -225,7 +253,8 @@ impl Machine {
             return Err(error);
         }
         let (free, kept) = (BTreeMap::new(), Vec::new());
-        self.spaces.insert(vm, SpaceState { tables, owner, next: BUFFERS_START, free, kept, ring_pages: 0 });
+        let state = SpaceState { tables, owner, next: BUFFERS_START, free, kept, kept_pages: 0, ring_pages: 0 };
+        self.spaces.insert(vm, state);
         Ok(())
     }
 
@@ -233,7 +262,7 @@ impl Machine {
     pub(crate) fn take_piece(&mut self, vm: VmId, pages: u32) -> Result<Piece, MemoryError> {
         let now = self.now;
         self.memory.tap_mut().set_time(now);
-        let state = self.spaces.get_mut(&vm).ok_or(MemoryError::NoSuchPage)?;
+        let state = self.spaces.get(vm).ok_or(MemoryError::NoSuchPage)?;
         if let Some(piece) = state.take_kept(pages) {
             for page in &piece.pages {
                 self.memory.tap_mut().observe(Observation::PageTakenUp { page: *page });
@@ -247,7 +276,7 @@ impl Machine {
     }
 
     fn make_piece(&mut self, vm: VmId, pages: u32) -> Result<Piece, MemoryError> {
-        let owner = self.spaces.get(&vm).ok_or(MemoryError::NoSuchPage)?.owner;
+        let owner = self.spaces.get(vm).ok_or(MemoryError::NoSuchPage)?.owner;
         let domain = self.gpu.as_ref().ok_or(MemoryError::NoSuchPage)?.domain();
         let mut list = Vec::new();
         self.memory.allocate_many(domain, owner, pages, &mut list)?;
@@ -267,7 +296,7 @@ impl Machine {
     /// Maps held pages; frees them if it cannot.
     fn map(&mut self, vm: VmId, pages: Vec<PageId>, protection: Protection) -> Result<Piece, MemoryError> {
         let count = u32::try_from(pages.len()).map_err(|_| MemoryError::OutOfHostMemory)?;
-        let state = self.spaces.get_mut(&vm).ok_or(MemoryError::NoSuchPage)?;
+        let state = self.spaces.get(vm).ok_or(MemoryError::NoSuchPage)?;
         let piece = Piece { va: state.take_range(count), pages };
         for (at, page) in piece.pages.iter().enumerate() {
             let to = piece.va.add((at * PAGE_BYTES) as u64);
@@ -287,12 +316,13 @@ impl Machine {
     pub(crate) fn give_piece_back(&mut self, vm: VmId, piece: Piece, protection: Protection) {
         let now = self.now;
         self.memory.tap_mut().set_time(now);
-        let Some(state) = self.spaces.get_mut(&vm) else { return };
+        let Some(state) = self.spaces.get(vm) else { return };
         let own = protection == Protection::ReadWrite && piece.pages.iter().all(|page| self.memory.holders(*page) == 1);
         if own && state.may_keep(piece.pages.len()) {
             for page in &piece.pages {
                 self.memory.tap_mut().observe(Observation::PageLaidAside { page: *page });
             }
+            state.kept_pages += piece.pages.len();
             state.kept.push(piece);
         } else {
             self.unmap(vm, &piece);
@@ -300,7 +330,7 @@ impl Machine {
     }
 
     fn unmap(&mut self, vm: VmId, piece: &Piece) {
-        let Some(state) = self.spaces.get_mut(&vm) else { return };
+        let Some(state) = self.spaces.get(vm) else { return };
         for (at, page) in piece.pages.iter().enumerate() {
             let _ = state.tables.unmap(&mut self.memory, piece.va.add((at * PAGE_BYTES) as u64));
             let _ = self.memory.free(*page);
@@ -310,31 +340,33 @@ impl Machine {
 
     /// Frees what spaces keep; false if that is nothing.
     pub(crate) fn give_kept_back(&mut self) -> bool {
-        let vms: Vec<VmId> =
-            self.spaces.iter().filter(|(_, state)| !state.kept.is_empty()).map(|(vm, _)| *vm).collect();
-        for vm in &vms {
-            self.give_kept_of(*vm);
+        let mut any = false;
+        for at in 0..self.next_vm {
+            any |= self.give_kept_of(VmId(at));
         }
-        !vms.is_empty()
+        any
     }
 
-    fn give_kept_of(&mut self, vm: VmId) {
-        let Some(state) = self.spaces.get_mut(&vm) else { return };
-        for piece in core::mem::take(&mut state.kept) {
-            self.unmap(vm, &piece);
+    fn give_kept_of(&mut self, vm: VmId) -> bool {
+        let Some(state) = self.spaces.get(vm) else { return false };
+        let kept = core::mem::take(&mut state.kept);
+        state.kept_pages = 0;
+        for piece in &kept {
+            self.unmap(vm, piece);
         }
+        !kept.is_empty()
     }
 
     /// The space has a ring of so many pages.
     pub(crate) fn ring_came(&mut self, vm: VmId, pages: usize) {
-        if let Some(state) = self.spaces.get_mut(&vm) {
+        if let Some(state) = self.spaces.get(vm) {
             state.ring_pages += pages;
         }
     }
 
     /// It has that ring no more. One without rings submits nothing, so it keeps nothing.
     pub(crate) fn ring_went(&mut self, vm: VmId, pages: usize) {
-        let Some(state) = self.spaces.get_mut(&vm) else { return };
+        let Some(state) = self.spaces.get(vm) else { return };
         state.ring_pages = state.ring_pages.saturating_sub(pages);
         if state.ring_pages == 0 {
             self.give_kept_of(vm);

@@ -54,7 +54,7 @@ impl Shared {
                 if let Some((queue, flying)) = told.take() {
                     machine.give_back(queue, &flying);
                 }
-                if machine.outbox.is_empty() {
+                if machine.outbox.is_empty() && !machine.is_quiet() {
                     machine.collect();
                 }
                 machine.outbox.pop_front()
@@ -89,6 +89,11 @@ impl Delivery {
 }
 
 impl Machine {
+    /// Whether [`Machine::collect`] would find nothing to say. What was observed may wait for the next one that does.
+    fn is_quiet(&self) -> bool {
+        self.doomed_rings.is_empty() && self.gpu.as_ref().is_none_or(|gpu| gpu.is_quiet(self.now))
+    }
+
     /// Advances the device to the present and takes everything it says.
     pub(crate) fn collect(&mut self) {
         let now = self.now;
@@ -164,7 +169,7 @@ impl Machine {
             if scope != ResetScope::Device && scope != ResetScope::Ring(queue) {
                 continue;
             }
-            let seqnos: Vec<u64> = self.ring(queue).map_or_else(Vec::new, |ring| ring.flying.keys().copied().collect());
+            let seqnos: Vec<u64> = self.ring(queue).map_or_else(Vec::new, |ring| ring.flying.seqnos());
             for seqno in seqnos {
                 self.end_flying(queue, HwSeqno(seqno), error, Times::default());
             }

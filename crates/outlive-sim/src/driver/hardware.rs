@@ -17,7 +17,7 @@ use outlive::{Completion, Driver, FenceError, InFlight, JobCx, ResetToken, Times
 use super::buffer::Space;
 use super::deliver::Delivery;
 use super::job::{FENCE_OFFSET, SimJob};
-use super::machine::{Flying, JobEnd, Machine, RingState, Shared};
+use super::machine::{Flights, Flying, JobEnd, Machine, RingState, Shared};
 use crate::gpu::{
     DeviceFaults, GpuError, HwSeqno, JobDescriptor, LeaseKind, Observation, PAGE_BYTES, QueueId, ResetScope,
 };
@@ -95,7 +95,7 @@ impl SimRing {
         };
         let pages = crate::gpu::ring::ring_bytes(slots).div_ceil(PAGE_BYTES);
         machine.ring_came(space.vm, pages);
-        let (in_ring, flying) = (Arc::clone(&in_flight), alloc::collections::BTreeMap::new());
+        let (in_ring, flying) = (Arc::clone(&in_flight), Flights::default());
         machine.add_ring(hw, RingState { in_flight: in_ring, queue: 0, flying, credits, held: 0, ending: 0 });
         drop(machine);
         Ok(Self { space: Arc::clone(space), hw, pages, last: 0, in_flight })
@@ -246,7 +246,7 @@ impl SimDriver {
             let mut machine = self.shared.lock();
             machine.catch_up();
             let Some(seqno) = machine.seqno_of(hw, cx.job) else { return false };
-            let flying = machine.ring(hw).and_then(|ring| ring.flying.get(&seqno).copied());
+            let flying = machine.ring(hw).and_then(|ring| ring.flying.get(seqno).copied());
             let Some(flying) = flying.filter(|flying| machine.has_ended(flying)) else { return false };
             machine.land(hw, HwSeqno(seqno));
             let (job, end) = (flying.job, machine.now);
@@ -264,7 +264,7 @@ impl Machine {
     /// The number under which a job is in flight.
     fn seqno_of(&self, hw: QueueId, job: &SimJob) -> Option<u64> {
         let ring = self.rings.get(usize::try_from(hw.0).ok()?)?.as_ref()?;
-        ring.flying.iter().find(|(_, flying)| flying.job == job.id).map(|(seqno, _)| *seqno)
+        ring.flying.seqno_of(job.id)
     }
 
     fn ring_the_bell(
@@ -324,7 +324,7 @@ impl Machine {
             if scope != ResetScope::Device && scope != ResetScope::Ring(hw) {
                 continue;
             }
-            let seqnos: Vec<u64> = self.ring(hw).map_or_else(Vec::new, |ring| ring.flying.keys().copied().collect());
+            let seqnos: Vec<u64> = self.ring(hw).map_or_else(Vec::new, |ring| ring.flying.seqnos());
             let Some((gpu, memory)) = self.device() else { return };
             for seqno in seqnos {
                 if gpu.job_time(hw, HwSeqno(seqno)).is_none() {

@@ -3,13 +3,13 @@
 //! All behind one lock, a leaf (see `driver`). Methods here are called with it held and never call the library; what must
 //! be said to the library goes to the `outbox`, and is said by `deliver` once the lock is free.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use outlive::{InFlight, ResetToken};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::audit::Books;
-use super::buffer::SpaceState;
+use super::buffer::Spaces;
 use super::deliver::Delivery;
 use super::real::{Bells, Watch, wall_ns};
 use crate::gpu::{
@@ -106,13 +106,47 @@ pub(crate) struct Flying {
     pub(crate) fence: (PageId, usize),
 }
 
+/// The jobs on one ring, by their numbers there, which count up.
+#[derive(Debug, Default)]
+pub(crate) struct Flights(VecDeque<(u64, Flying)>);
+
+impl Flights {
+    pub(crate) fn insert(&mut self, seqno: u64, flying: Flying) {
+        if self.0.back().is_none_or(|(last, _)| *last < seqno) {
+            self.0.push_back((seqno, flying));
+        } else {
+            let at = self.0.partition_point(|(other, _)| *other < seqno);
+            self.0.insert(at, (seqno, flying));
+        }
+    }
+
+    pub(crate) fn get(&self, seqno: u64) -> Option<&Flying> {
+        let at = self.0.binary_search_by_key(&seqno, |(other, _)| *other).ok()?;
+        self.0.get(at).map(|(_, flying)| flying)
+    }
+
+    pub(crate) fn remove(&mut self, seqno: u64) -> Option<Flying> {
+        let at = self.0.binary_search_by_key(&seqno, |(other, _)| *other).ok()?;
+        self.0.remove(at).map(|(_, flying)| flying)
+    }
+
+    /// The number under which a job is in flight.
+    pub(crate) fn seqno_of(&self, job: JobId) -> Option<u64> {
+        self.0.iter().find(|(_, flying)| flying.job == job).map(|(seqno, _)| *seqno)
+    }
+
+    pub(crate) fn seqnos(&self) -> Vec<u64> {
+        self.0.iter().map(|(seqno, _)| *seqno).collect()
+    }
+}
+
 /// What the driver knows of a ring.
 #[derive(Debug)]
 pub(crate) struct RingState {
     pub(crate) in_flight: Arc<InFlight>,
     /// The library's number for its queue; 0 before its first job.
     pub(crate) queue: u64,
-    pub(crate) flying: BTreeMap<u64, Flying>,
+    pub(crate) flying: Flights,
     /// The size of the queue, as its client wanted it.
     pub(crate) credits: u32,
     /// What jobs hold that are on the ring, or whose end is being told.
@@ -133,7 +167,7 @@ pub(crate) struct Machine {
     pub(crate) rings: Vec<Option<RingState>>,
     /// Of queues that are gone, to be destroyed once the device lets them.
     pub(crate) doomed_rings: Vec<QueueId>,
-    pub(crate) spaces: BTreeMap<VmId, SpaceState>,
+    pub(crate) spaces: Spaces,
     pub(crate) free_vms: Vec<VmId>,
     pub(crate) next_vm: u32,
     pub(crate) next_job: u64,
@@ -149,7 +183,7 @@ pub(crate) struct Machine {
     pub(crate) ends: Vec<JobEnd>,
     pub(crate) stretches: Vec<EngineStretch>,
     /// Jobs on engines, and since when.
-    on_engines: BTreeMap<u32, (JobId, Time)>,
+    on_engines: Vec<Option<(JobId, Time)>>,
     /// Room for a job's commands while they are written.
     pub(crate) scratch: Vec<u8>,
     /// Everything seen, if somebody wants it.
@@ -165,7 +199,7 @@ impl Machine {
             now: Time::ZERO,
             rings: Vec::new(),
             doomed_rings: Vec::new(),
-            spaces: BTreeMap::new(),
+            spaces: Spaces::default(),
             free_vms: Vec::new(),
             next_vm: 1,
             next_job: 1,
@@ -178,7 +212,7 @@ impl Machine {
             keep_history: false,
             ends: Vec::new(),
             stretches: Vec::new(),
-            on_engines: BTreeMap::new(),
+            on_engines: Vec::new(),
             scratch: Vec::new(),
             log: None,
         }
@@ -203,12 +237,18 @@ impl Machine {
     /// Shows the checkers what was seen, and keeps what is asked for.
     pub(crate) fn drain(&mut self) {
         for seen in self.memory.tap().seen() {
+            self.checkers.observe(seen);
             match seen.what {
                 Observation::OnEngine { job, engine } => {
-                    self.on_engines.insert(engine, (job, seen.at));
+                    let at = usize::try_from(engine).unwrap_or(usize::MAX);
+                    if self.on_engines.len() <= at {
+                        self.on_engines.resize(at + 1, None);
+                    }
+                    self.on_engines[at] = Some((job, seen.at));
                 }
                 Observation::OffEngine { engine, .. } => {
-                    if let Some((job, from)) = self.on_engines.remove(&engine)
+                    let at = usize::try_from(engine).unwrap_or(usize::MAX);
+                    if let Some((job, from)) = self.on_engines.get_mut(at).and_then(Option::take)
                         && self.keep_history
                         && from < seen.at
                     {
@@ -221,7 +261,7 @@ impl Machine {
         if let Some(log) = &mut self.log {
             log.extend_from_slice(self.memory.tap().seen());
         }
-        self.checkers.drain(&mut self.memory);
+        self.memory.tap_mut().clear();
     }
 
     pub(crate) fn ring(&mut self, queue: QueueId) -> Option<&mut RingState> {
@@ -266,7 +306,7 @@ impl Machine {
     /// Takes a job off the driver's records. Its credits stay held until its end has been told.
     pub(crate) fn land(&mut self, queue: QueueId, seqno: HwSeqno) -> Option<(Arc<InFlight>, Flying)> {
         let ring = self.ring(queue)?;
-        let flying = ring.flying.remove(&seqno.0)?;
+        let flying = ring.flying.remove(seqno.0)?;
         ring.ending += flying.credits;
         Some((ring.in_flight.clone(), flying))
     }

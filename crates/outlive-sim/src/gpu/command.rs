@@ -132,13 +132,14 @@ impl Command {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let (opcode, argument, operands, count) = self.parts();
         let length = HEADER_BYTES + 8 * count;
+        let mut bytes = [0; COMMAND_BYTES_MAX];
         // CAST: at most COMMAND_BYTES_MAX.
-        out.extend_from_slice(&opcode.to_le_bytes());
-        out.extend_from_slice(&(length as u16).to_le_bytes());
-        out.extend_from_slice(&argument.to_le_bytes());
-        for operand in &operands[..count] {
-            out.extend_from_slice(&operand.to_le_bytes());
+        let header = u64::from(opcode) | (length as u64) << 16 | u64::from(argument) << 32;
+        let words = [header, operands[0], operands[1], operands[2]];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
         }
+        out.extend_from_slice(&bytes[..length]);
     }
 
     /// The command at the start of `bytes`, and its length in bytes.
@@ -155,10 +156,8 @@ impl Command {
             return Err(Malformed);
         }
         let body = bytes.get(HEADER_BYTES..usize::from(length)).ok_or(Malformed)?;
-        let mut operands = [0; 3];
-        for (operand, raw) in operands.iter_mut().zip(body.chunks_exact(8)) {
-            *operand = raw.first_chunk().map_or(0, |raw| u64::from_le_bytes(*raw));
-        }
+        let word = |n: usize| body.get(8 * n..).and_then(<[u8]>::first_chunk).map_or(0, |raw| u64::from_le_bytes(*raw));
+        let operands = [word(0), word(1), word(2)];
         let command = Self::from_parts(opcode, argument, operands)?;
         Ok((command, u32::from(length)))
     }

@@ -3,7 +3,7 @@
 //! Nothing here looks at a clock or decides who runs: the caller says how much active time the job has had, and is told
 //! what comes next.
 
-use super::command::{COMMAND_BYTES_MAX, Command, Notify};
+use super::command::{Command, Notify};
 use super::faults::{ExecutionError, HwError};
 use super::gears::{PIXEL_BYTES, Scene};
 use super::job::Job;
@@ -117,10 +117,8 @@ impl Job {
             return Ok(true);
         }
         let (at, len) = (index(step.offset), index(step.length));
-        let mut bytes = [0; COMMAND_BYTES_MAX];
         let va = self.descriptor.commands.add(u64::from(step.offset));
-        mmu::read(memory, root, va, Access::ControlRead, &mut bytes[..len])?;
-        Ok(bytes[..len] == self.bytes[at..at + len])
+        mmu::is_equal(memory, root, va, Access::ControlRead, &self.bytes[at..at + len])
     }
 
     /// Whether the semaphore of the wait that the job is at has been reached.

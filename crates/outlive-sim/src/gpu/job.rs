@@ -25,7 +25,7 @@ use super::faults::{ExecutionError, FaultKind, HwError};
 use super::memory::{Memory, index};
 use super::mmu;
 use super::observe::Observation;
-use super::page_table::{Fault, LEVELS, walk};
+use super::page_table::{Fault, LEVELS, translate, walk};
 use super::ring::JobDescriptor;
 use super::rng::Rng;
 use super::types::{Access, PageId, QueueId, Time, Va};
@@ -126,7 +126,6 @@ impl Job {
         self.active_ns = 0;
         self.total_ns = 1;
         self.fault_at_ns = u64::MAX;
-        self.bytes.clear();
         self.steps.clear();
         self.step = 0;
         self.begun = false;
@@ -142,6 +141,7 @@ impl Job {
         if commands_bytes > JOB_BYTES_MAX {
             return Err(HwError::BadDescriptor);
         }
+        // What the last job left here is overwritten.
         self.bytes.resize(index(commands_bytes), 0);
         mmu::read(memory, root, commands, Access::ControlRead, &mut self.bytes).map_err(HwError::PageFault)?;
         self.decode();
@@ -261,7 +261,7 @@ impl Job {
     pub(crate) fn touch(&mut self, memory: &mut Memory, root: mmu::Root) -> Result<(), Fault> {
         let job = self.descriptor.job;
         for used in &mut self.live {
-            let page = walk(memory, root, used.va, used.access)?.page;
+            let page = translate(memory, root, used.va, used.access)?;
             if page != used.page {
                 used.page = page;
                 let access = used.access;

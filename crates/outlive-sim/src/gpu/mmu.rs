@@ -4,7 +4,7 @@
 //! happened.
 
 use super::memory::{Memory, PAGE_BYTES, index};
-use super::page_table::{Fault, FaultReason, offset_in_page, walk};
+use super::page_table::{Fault, FaultReason, offset_in_page, translate};
 use super::types::{Access, PageId, Va};
 
 /// One address space as the device sees it: the root of its tables.
@@ -22,6 +22,20 @@ pub(crate) fn read(memory: &Memory, root: Root, va: Va, access: Access, out: &mu
         done += piece;
     }
     Ok(())
+}
+
+/// Reads as many bytes as `other` has at `va`, and says whether they are the same.
+pub(crate) fn is_equal(memory: &Memory, root: Root, va: Va, access: Access, other: &[u8]) -> Result<bool, Fault> {
+    let (mut done, mut same) = (0, true);
+    while done < other.len() {
+        let at = va.add(done as u64);
+        let offset = offset_in_page(at);
+        let piece = (PAGE_BYTES - offset).min(other.len() - done);
+        let page = bytes(memory, root, at, access)?;
+        same &= page[offset..offset + piece] == other[done..done + piece];
+        done += piece;
+    }
+    Ok(same)
 }
 
 /// Writes `data` at `va`.
@@ -72,8 +86,8 @@ pub(crate) fn copy(memory: &mut Memory, root: Root, source: Va, target: Va, coun
         let room = (PAGE_BYTES - from_offset.max(to_offset)) as u64;
         // CAST: at most one page.
         let piece = index(room.min(count - done) as u32);
-        let read = walk(memory, root, from, Access::Read)?.page;
-        let written = walk(memory, root, to, Access::Write)?.page;
+        let read = translate(memory, root, from, Access::Read)?;
+        let written = translate(memory, root, to, Access::Write)?;
         if !memory.copy((read, from_offset), (written, to_offset), piece) {
             let missing = if memory.page(read).is_none() { (from, Access::Read) } else { (to, Access::Write) };
             let (va, access) = missing;
@@ -88,27 +102,27 @@ pub(crate) fn copy(memory: &mut Memory, root: Root, source: Va, target: Va, coun
 #[inline]
 pub(crate) fn load(memory: &Memory, root: Root, va: Va) -> Result<u64, Fault> {
     let access = Access::ControlRead;
-    let found = walk(memory, root, va, access)?;
-    let value = memory.load_u64(found.page, offset_in_page(va));
+    let page = translate(memory, root, va, access)?;
+    let value = memory.load_u64(page, offset_in_page(va));
     value.ok_or(Fault { va, access, reason: FaultReason::BadEntry })
 }
 
 /// Writes eight bytes at an address that is a multiple of eight.
 #[inline]
 pub(crate) fn store(memory: &mut Memory, root: Root, va: Va, access: Access, value: u64) -> Result<(), Fault> {
-    let found = walk(memory, root, va, access)?;
-    let stored = memory.store_u64(found.page, offset_in_page(va), value);
+    let page = translate(memory, root, va, access)?;
+    let stored = memory.store_u64(page, offset_in_page(va), value);
     stored.ok_or(Fault { va, access, reason: FaultReason::BadEntry })
 }
 
 fn bytes(memory: &Memory, root: Root, va: Va, access: Access) -> Result<&[u8; PAGE_BYTES], Fault> {
-    let found = walk(memory, root, va, access)?;
-    memory.page(found.page).ok_or(Fault { va, access, reason: FaultReason::BadEntry })
+    let page = translate(memory, root, va, access)?;
+    memory.page(page).ok_or(Fault { va, access, reason: FaultReason::BadEntry })
 }
 
 fn bytes_mut(memory: &mut Memory, root: Root, va: Va, access: Access) -> Result<&mut [u8; PAGE_BYTES], Fault> {
-    let found = walk(memory, root, va, access)?;
-    memory.page_mut(found.page).ok_or(Fault { va, access, reason: FaultReason::BadEntry })
+    let page = translate(memory, root, va, access)?;
+    memory.page_mut(page).ok_or(Fault { va, access, reason: FaultReason::BadEntry })
 }
 
 #[cfg(test)]

@@ -97,28 +97,55 @@ pub struct Walk {
 /// The fault, which carries the address.
 #[inline]
 pub fn walk(memory: &Memory, root: PageId, va: Va, access: Access) -> Result<Walk, Fault> {
-    let fault = |reason| Fault { va, access, reason };
-    if va.0 >= VA_END {
-        return Err(fault(FaultReason::OutOfRange));
-    }
-    let bad = || fault(FaultReason::BadEntry);
-    let local = memory.local(root.domain).ok_or_else(bad)?;
-    let mut tables = [root; LEVELS];
-    let mut entry = local.load_u64(root.index, slot(va, 0) * ENTRY_BYTES).ok_or_else(bad)?;
-    for (level, passed) in tables.iter_mut().enumerate().skip(1) {
-        // Tables lie in the device's own memory.
-        let table = target(entry, root.domain).map_err(fault)?;
-        if table.domain != root.domain {
-            return Err(bad());
+    let found = descend(memory, root, va).and_then(|(tables, entry)| Ok((tables, leaf(entry, root.domain, access)?)));
+    match found {
+        Ok(([second, third], page)) => {
+            let table = |index| PageId { domain: root.domain, index };
+            Ok(Walk { page, tables: [root, table(second), table(third)] })
         }
-        *passed = table;
-        entry = local.load_u64(table.index, slot(va, level) * ENTRY_BYTES).ok_or_else(bad)?;
+        Err(reason) => Err(Fault { va, access, reason }),
     }
-    let page = target(entry, root.domain).map_err(fault)?;
+}
+
+/// As [`walk`], for those who do not ask which tables were on the way.
+#[inline]
+pub(crate) fn translate(memory: &Memory, root: PageId, va: Va, access: Access) -> Result<PageId, Fault> {
+    let found = descend(memory, root, va).and_then(|(_, entry)| leaf(entry, root.domain, access));
+    found.map_err(|reason| Fault { va, access, reason })
+}
+
+/// The second and the third table on the way to `va`, and the leaf.
+#[inline]
+fn descend(memory: &Memory, root: PageId, va: Va) -> Result<([u32; LEVELS - 1], u64), FaultReason> {
+    if va.0 >= VA_END {
+        return Err(FaultReason::OutOfRange);
+    }
+    let local = memory.local(root.domain).ok_or(FaultReason::BadEntry)?;
+    let load = |table, level| local.load_u64(table, slot(va, level) * ENTRY_BYTES).ok_or(FaultReason::BadEntry);
+    let second = table(load(root.index, 0)?)?;
+    let third = table(load(second, 1)?)?;
+    Ok(([second, third], load(third, 2)?))
+}
+
+/// The table, in the device's own memory, that an entry of an upper level names.
+#[inline]
+const fn table(entry: u64) -> Result<u32, FaultReason> {
+    match entry & (VALID | SPARE | SYSTEM) {
+        // CAST: masked to 32 bits.
+        VALID => Ok(((entry >> NUMBER_SHIFT) & NUMBER_MASK) as u32),
+        bits if bits & VALID == 0 => Err(FaultReason::NotMapped),
+        _ => Err(FaultReason::BadEntry),
+    }
+}
+
+/// The page that a leaf names, if it allows the access.
+#[inline]
+fn leaf(entry: u64, local: DomainId, access: Access) -> Result<PageId, FaultReason> {
+    let page = target(entry, local)?;
     if access.writes() && entry & WRITABLE == 0 {
-        return Err(fault(FaultReason::ReadOnly));
+        return Err(FaultReason::ReadOnly);
     }
-    Ok(Walk { page, tables })
+    Ok(page)
 }
 
 /// Which of the 512 entries of a table of `level` is for `va`.

@@ -67,6 +67,12 @@ impl Gpu {
         }
     }
 
+    /// Whether [`Gpu::advance`] to `now` changes nothing and nothing is to be polled then.
+    #[must_use]
+    pub fn is_quiet(&self, now: Time) -> bool {
+        self.now >= now && self.blocked.is_empty() && self.next_event().is_none_or(|at| at > now)
+    }
+
     /// When something happens inside.
     fn next_change(&self) -> Option<Time> {
         let engines = self.engines.iter().map(|engine| engine.next_at);
@@ -329,6 +335,10 @@ impl Gpu {
             delay_ns += self.rng.below(self.config.interrupt_jitter_ns + 1);
         }
         let at = self.now.after_ns(delay_ns);
+        if self.interrupts.back().is_none_or(|(last, _)| *last <= at) {
+            self.interrupts.push_back((at, interrupt));
+            return;
+        }
         let behind = self.interrupts.iter().rposition(|(other, _)| *other <= at);
         self.interrupts.insert(behind.map_or(0, |behind| behind + 1), (at, interrupt));
     }

@@ -124,7 +124,10 @@ impl AccessChecker {
         let Some(mut gone) = self.jobs.remove(&job) else { return };
         let mut pages = core::mem::take(&mut gone.pages);
         for page in pages.drain(..) {
-            self.page(page).uses.retain(|used| used.job != job);
+            let uses = &mut self.page(page).uses;
+            if let Some(at) = uses.iter().position(|used| used.job == job) {
+                uses.swap_remove(at);
+            }
         }
         if pages.capacity() > 0 && self.spare.len() < SPARE_MAX {
             self.spare.push(pages);

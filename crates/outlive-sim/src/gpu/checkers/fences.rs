@@ -48,6 +48,10 @@ impl FenceChecker {
         self.created += 1;
         let open = &mut self.contexts.entry(fence.context).or_default().open;
         // Almost always the largest so far.
+        if open.back().is_none_or(|last| *last < fence.seqno) {
+            open.push_back(fence.seqno);
+            return;
+        }
         let place = open.iter().rposition(|seqno| *seqno < fence.seqno);
         open.insert(place.map_or(0, |before| before + 1), fence.seqno);
     }

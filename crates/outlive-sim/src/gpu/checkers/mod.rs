@@ -11,7 +11,7 @@ pub mod objects;
 pub(crate) mod ids;
 
 use super::memory::Memory;
-use super::observe::Stamped;
+use super::observe::{Observation, Stamped};
 use access::AccessChecker;
 use fences::FenceChecker;
 use objects::ObjectChecker;
@@ -110,11 +110,35 @@ impl Checkers {
         Self::default()
     }
 
-    /// Shows all checkers one observation.
+    /// Shows one observation to the checkers that it concerns.
     pub fn observe(&mut self, seen: &Stamped) {
-        self.access.observe(seen, &mut self.violations);
-        self.fences.observe(seen, &mut self.violations);
-        self.objects.observe(seen, &mut self.violations);
+        let Self { access, fences, objects, violations } = self;
+        match seen.what {
+            Observation::FenceCreated { .. } | Observation::FenceSignaled { .. } | Observation::Unordered { .. } => {
+                fences.observe(seen, violations);
+            }
+            Observation::LeaseTaken { .. } | Observation::LeaseReturned { .. } | Observation::Quarantined { .. } => {
+                objects.observe(seen, violations);
+            }
+            Observation::PageAllocated { .. }
+            | Observation::PageFreed { .. }
+            | Observation::PayloadCreated { .. }
+            | Observation::PayloadReleased { .. } => {
+                access.observe(seen, violations);
+                objects.observe(seen, violations);
+            }
+            Observation::OnEngine { .. } | Observation::OffEngine { .. } => {}
+            Observation::Submitted { .. }
+            | Observation::FaultRequested { .. }
+            | Observation::Ordered { .. }
+            | Observation::PageLaidAside { .. }
+            | Observation::PageTakenUp { .. }
+            | Observation::HostTouched { .. }
+            | Observation::Started { .. }
+            | Observation::Live { .. }
+            | Observation::PageFault { .. }
+            | Observation::Stopped { .. } => access.observe(seen, violations),
+        }
     }
 
     /// Shows all checkers what the memory's tap has collected, and clears it.
@@ -140,7 +164,7 @@ impl Checkers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::{FenceName, Observation, Time};
+    use crate::gpu::{FenceName, Time};
 
     #[test]
     fn nothing_seen_is_clean() {
