@@ -19,7 +19,7 @@ pub mod built {
 }
 
 /// Commands of the contract that are not built.
-const COMMANDS_NOT_BUILT: &[&str] = &["replay", "serve", "client", "top", "torture", "explain", "trace", "vm"];
+const COMMANDS_NOT_BUILT: &[&str] = &["replay", "serve", "client", "top", "torture", "explain", "trace"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,6 +43,32 @@ const DEVICES_EXAMPLES: &str = "\
 Example:
   outlive devices";
 
+const VM_EXAMPLES: &str = "\
+Example:
+  outlive vm replay script.txt                print the steps of each line";
+
+const VM_REPLAY_EXAMPLES: &str = "\
+A script has one operation per line; `space` comes first, `#` starts a comment:
+  space 0x0 0x1000000000000        base and length of the address space
+  page 0x1000                      smallest page; this is the default
+  reserve 0x0 0x10000              a range that cannot be mapped
+  bo a 0x400000                    a buffer: name and size
+  map 0x100000 0x3000 a 0x0        address, length, buffer, offset
+  map 0x200000 0x100000 sparse     without a buffer
+  map 0x300000 0x100000 a 0x0 repeat=0x1000
+  map 0x400000 0x1000 a 0x0 read-only
+  protect 0x100000 0x1000 read-only     or read-write
+  unmap 0x101000 0x1000
+  batch                            what follows up to `end`: all or nothing
+  end
+  close-bo a                       unmaps it everywhere
+  dump                             all mappings
+
+Exit code 1 if a line was refused, 2 if one cannot be read.
+
+Example:
+  outlive vm replay script.txt";
+
 /// GPU job scheduling, fences and address spaces that are right by construction.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "outlive", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
@@ -64,6 +90,29 @@ pub enum Command {
     /// List what can be used here, and why not where not
     #[command(after_help = DEVICES_EXAMPLES)]
     Devices,
+    /// Look at GPU address spaces
+    #[command(after_help = VM_EXAMPLES)]
+    Vm(VmArgs),
+}
+
+/// The arguments of `outlive vm`.
+#[derive(Debug, Clone, Args)]
+pub struct VmArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: VmCommand,
+}
+
+/// What to do with address spaces.
+#[derive(Debug, Clone, Subcommand)]
+pub enum VmCommand {
+    /// Replay an address-space script: the steps that a driver would be given, as JSON, a line each
+    #[command(after_help = VM_REPLAY_EXAMPLES)]
+    Replay {
+        /// The script
+        #[arg(value_name = "SCRIPT")]
+        script: PathBuf,
+    },
 }
 
 /// The arguments of `outlive run`.

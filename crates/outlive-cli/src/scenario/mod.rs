@@ -6,10 +6,10 @@
 //! Neighbours: [`model`] is the result; `section` reads typed values with their places; `read`, `client` and `event` read
 //! the parts; `names` resolves names; [`memory`] knows what clients need of the device's memory.
 
-use std::fs;
 use std::path::Path;
 
-use crate::error::{InputError, Stop, one_line};
+use crate::error::{InputError, Stop};
+use crate::input::read_text;
 
 mod client;
 mod event;
@@ -47,25 +47,7 @@ impl Scenario {
     ///
     /// What is wrong with it, also if it cannot be read; always bad input.
     pub fn load(path: &Path) -> Result<Self, Stop> {
-        let file = one_line(&path.to_string_lossy());
-        let bytes = fs::read(path).map_err(|error| {
-            Stop::bad_input(InputError {
-                file: file.clone(),
-                line: None,
-                what: format!("cannot be read: {error}"),
-                expected: "a scenario file".to_owned(),
-            })
-        })?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let valid = error.utf8_error().valid_up_to();
-            let line = 1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
-            Stop::bad_input(InputError {
-                file: file.clone(),
-                line: Some(line),
-                what: "a byte that is not UTF-8".to_owned(),
-                expected: "a scenario file".to_owned(),
-            })
-        })?;
+        let (file, text) = read_text(path, "a scenario file")?;
         Ok(Self::parse(&file, &text)?)
     }
 

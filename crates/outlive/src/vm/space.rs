@@ -166,6 +166,12 @@ impl<V, M> Space<V, M> {
         self.len() == 0
     }
 
+    /// Whether no range has been reserved, nothing is mapped, and no buffer open.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        self.reserved.is_empty() && self.is_empty() && self.bos().next().is_none()
+    }
+
     /// Bytes of memory that mappings and buffers take, room for more included.
     #[must_use]
     pub fn memory(&self) -> usize {

@@ -1,0 +1,120 @@
+//! What `vm replay` prints: one JSON object per line, addresses and lengths as hexadecimal strings.
+
+use core::fmt::Write;
+
+use outlive::vm::{self, BoId, Flags, Source};
+use serde::Serialize;
+
+/// One mapping.
+#[derive(Debug, Serialize)]
+pub(super) struct Mapping {
+    va: String,
+    len: String,
+    /// `null` for sparse.
+    bo: Option<String>,
+    offset: String,
+    /// The window's length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeat: Option<String>,
+    /// Where in the window the mapping starts, if not at its start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<String>,
+    #[serde(skip_serializing_if = "is_false")]
+    read_only: bool,
+}
+
+/// One step; the order of fields is that of the contract.
+#[derive(Debug, Serialize)]
+#[expect(clippy::large_enum_variant, reason = "printed and gone")]
+#[serde(tag = "op", rename_all = "lowercase")]
+pub(super) enum Step {
+    Unmap {
+        #[serde(flatten)]
+        mapping: Mapping,
+        keep: bool,
+    },
+    Remap {
+        unmap: Mapping,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        prev: Option<Mapping>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<Mapping>,
+        keep: bool,
+    },
+    Map {
+        #[serde(flatten)]
+        mapping: Mapping,
+    },
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    line: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<&'a [Step]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mappings: Option<&'a [Mapping]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+fn hex(value: u64) -> String {
+    format!("{value:#x}")
+}
+
+/// A mapping as it is printed.
+pub(super) fn mapping(mapping: &vm::Mapping, name: &impl Fn(BoId) -> String) -> Mapping {
+    let (offset, repeat, phase) = match mapping.source {
+        Source::Bo { offset, .. } => (offset, None, 0),
+        Source::Repeated { offset, window, phase, .. } => (offset, Some(hex(window)), phase),
+        Source::Sparse => (0, None, 0),
+    };
+    Mapping {
+        va: hex(mapping.range.base()),
+        len: hex(mapping.range.len()),
+        bo: mapping.source.bo().map(name),
+        offset: hex(offset),
+        repeat,
+        phase: (phase > 0).then(|| hex(phase)),
+        read_only: mapping.flags.has(Flags::READ_ONLY),
+    }
+}
+
+/// A step as it is printed.
+pub(super) fn step(step: &vm::Step, name: &impl Fn(BoId) -> String) -> Step {
+    let piece = |piece: Option<vm::Mapping>| piece.map(|piece| mapping(&piece, name));
+    match step {
+        vm::Step::Unmap { mapping: old, keep } => Step::Unmap { mapping: mapping(old, name), keep: *keep },
+        vm::Step::Remap { unmap, keep, .. } => {
+            Step::Remap { unmap: mapping(unmap, name), prev: piece(step.prev()), next: piece(step.next()), keep: *keep }
+        }
+        vm::Step::Map { mapping: new } => Step::Map { mapping: mapping(new, name) },
+    }
+}
+
+/// A line that was carried out.
+pub(super) fn steps(out: &mut String, line: usize, steps: &[Step]) {
+    write(out, &Line { line, steps: Some(steps), mappings: None, error: None });
+}
+
+/// A dump.
+pub(super) fn mappings(out: &mut String, line: usize, mappings: &[Mapping]) {
+    write(out, &Line { line, steps: None, mappings: Some(mappings), error: None });
+}
+
+/// A line that was refused.
+pub(super) fn error(out: &mut String, line: usize, why: &str) {
+    write(out, &Line { line, steps: None, mappings: None, error: Some(why) });
+}
+
+fn write(out: &mut String, line: &Line<'_>) {
+    // Numbers, strings and lists only: there is nothing that could not be written.
+    if let Ok(json) = serde_json::to_string(line) {
+        let _ = writeln!(out, "{json}");
+    }
+}

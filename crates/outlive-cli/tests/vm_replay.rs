@@ -1,0 +1,83 @@
+//! `outlive vm replay` as it is run: what goes where, and with which exit code.
+
+use std::fs;
+use std::process::{Command, Output};
+
+/// The contract's example, line by line.
+const EXAMPLE: &str = "\
+space 0x0 0x1000000000000          # base, length; once, first
+page 0x1000                        # smallest page; default 0x1000
+reserve 0x0 0x10000                # not mappable
+bo a 0x400000                      # name, size
+map 0x100000 0x3000 a 0x0          # va, length, bo, offset
+map 0x200000 0x100000 sparse
+map 0x300000 0x100000 a 0x0 repeat=0x1000
+map 0x400000 0x1000 a 0x0 read-only
+unmap 0x101000 0x1000
+batch                              # what follows up to `end` is one plan: all or nothing
+end
+close-bo a                         # unmaps it everywhere; cannot fail
+dump
+";
+
+fn replay(script: &str) -> Output {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    fs::write(folder.path().join("s.txt"), script).expect("the folder takes files");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
+    let output = command.args(["vm", "replay", "s.txt"]).current_dir(folder.path()).output();
+    assert_eq!(fs::read_dir(folder.path()).expect("the folder is there").count(), 1, "nothing is written");
+    output.expect("the command starts")
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("output is UTF-8")
+}
+
+#[test]
+fn the_contract_s_script() {
+    let output = replay(EXAMPLE);
+    assert_eq!((output.status.code(), text(output.stderr)), (Some(0), String::new()));
+    let golden = include_str!("golden/vm-replay.jsonl");
+    assert_eq!(text(output.stdout), golden);
+}
+
+#[test]
+fn a_refused_line_is_printed_and_the_exit_code_is_1() {
+    let output = replay(&format!("{EXAMPLE}map 0x0 0x1000 sparse\ndump\n"));
+    assert_eq!((output.status.code(), text(output.stderr)), (Some(1), String::new()));
+    let stdout = text(output.stdout);
+    let lines: Vec<_> = stdout.lines().rev().take(2).collect();
+    assert_eq!(lines[1], r#"{"line":14,"error":"0x0..=0xfff touches 0x0..=0xffff, which is reserved"}"#);
+    assert!(lines[0].starts_with(r#"{"line":15,"mappings":[{"va":"0x200000""#), "{stdout}");
+}
+
+#[test]
+fn a_line_that_cannot_be_read_is_exit_code_2_and_nothing_else_happens() {
+    let output = replay(&format!("{EXAMPLE}map 0x0 0x1000 sprase\n"));
+    assert_eq!((output.status.code(), text(output.stdout)), (Some(2), String::new()));
+    assert_eq!(text(output.stderr), "s.txt:14: the line ends too early; expected an offset\n");
+    let output = replay("space 0x0 0x1000\nmap 0x0 0x1000 \u{1b}[2J 0x0\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!text(output.stderr).contains('\u{1b}'), "a script cannot steer a terminal");
+}
+
+#[test]
+fn bad_usage_and_files_that_are_not_there_are_exit_code_2() {
+    for args in [&["vm"][..], &["vm", "replay"], &["vm", "replay", "none.txt"], &["vm", "play"], &["vm", "replay", "/"]]
+    {
+        let output = Command::new(env!("CARGO_BIN_EXE_outlive")).args(args).output().expect("the command starts");
+        let stderr = text(output.stderr);
+        assert_eq!((output.status.code(), stderr.lines().count()), (Some(2), 1), "{args:?}: {stderr}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_lines_take_no_longer_than_they_must() {
+    let maps: String = (0..100_000_u64).map(|page| format!("map {:#x} 0x1000 sparse\n", page * 0x2000)).collect();
+    let output = replay(&format!("space 0x0 0x1000000000000\nbatch\n{maps}end\nunmap 0x0 0x20000000000\ndump\n"));
+    assert_eq!(output.status.code(), Some(0));
+    let stdout = text(output.stdout);
+    assert_eq!(stdout.matches("\"op\":\"unmap\"").count(), 100_000);
+    assert!(stdout.ends_with("\"mappings\":[]}\n"));
+}
