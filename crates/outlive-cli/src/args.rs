@@ -91,7 +91,7 @@ pub enum Command {
     #[command(after_help = DEVICES_EXAMPLES)]
     Devices,
     /// Look at GPU address spaces
-    #[command(after_help = VM_EXAMPLES)]
+    #[command(after_help = VM_EXAMPLES, arg_required_else_help = false)]
     Vm(VmArgs),
 }
 
