@@ -2,8 +2,8 @@
 //!
 //! [`args`] reads the command line, [`scenario`] the workload. [`report`] turns what happened into results and a table,
 //! [`timeline`] into a picture, [`frames`] keeps what the clients drew, and [`progress`] shows how far a run is. None of
-//! them knows what executes a scenario; that is [`engine`]. [`vm_replay`] stands
-//! beside all that: it replays address-space scripts.
+//! them knows what executes a scenario; that is [`engine`]. [`vm_replay`] stands beside all that:
+//! it replays address-space scripts.
 
 #![forbid(unsafe_code)]
 
