@@ -21,6 +21,7 @@ use outlive::sabotage::{Sabotage, commit};
 use outlive::{Dependency, Executor, FenceContext, Names};
 use outlive_sim::driver::{ClientConfig, HostConfig, JobSpec, SimClient, SimHost, Work};
 use outlive_sim::gpu::{Audit, Config, FaultKind};
+use outlive_sim::world::{Budget, Plan, run, run_threads};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -243,4 +244,19 @@ fn keep_issuer() {
         host.watch(&fence);
         signaler.signal(Ok(()));
     });
+}
+
+#[test]
+fn storms_notice() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Those that leave memory as it is, and after which fences still signal: a storm goes on after the defect has struck.
+    for defect in [Sabotage::SkipDependency, Sabotage::SignalOutOfOrder, Sabotage::SignalTwice] {
+        commit(Some(defect));
+        let (virtual_time, threads) = (run(1, Budget::default()), run_threads(1, Plan::new(4, 100, 50)));
+        commit(None);
+        for outcome in [virtual_time, threads] {
+            assert!(!outcome.is_well() && !outcome.audit.is_clean(), "{defect:?} went unnoticed: {outcome}");
+            assert!(outcome.to_string().contains("again: cargo run"), "{outcome}");
+        }
+    }
 }

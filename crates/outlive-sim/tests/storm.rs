@@ -1,62 +1,48 @@
-//! The seeded world, some hundred times. A failure prints its seed and the command that shows it again.
+//! The seeded world, some hundred times, and a storm of threads. A failure prints its seed and the command that shows it
+//! again.
 
-#![expect(clippy::std_instead_of_core, clippy::print_stderr, reason = "tests")]
+#![expect(clippy::print_stderr, reason = "tests")]
 
-use outlive_sim::world::{Budget, Hits, run};
+use outlive_sim::world::{Budget, Hits, Outcome, Plan, run, run_threads};
 
-fn all_is_well(seeds: std::ops::Range<u64>) -> Hits {
-    let mut hits = Hits::default();
-    let mut wrong = Vec::new();
-    for seed in seeds {
-        let outcome = run(seed, Budget::default());
+/// All worlds end well; what they hit, and how many queues they had.
+fn all_is_well(outcomes: impl Iterator<Item = Outcome>) -> (Hits, u64) {
+    let (mut hits, mut queues, mut wrong) = (Hits::default(), 0, Vec::new());
+    for outcome in outcomes {
         hits.add(&outcome.hits);
+        queues += outcome.queues;
         if !outcome.is_well() {
             wrong.push(outcome.to_string());
         }
     }
     assert!(wrong.is_empty(), "{} worlds went wrong:\n{}", wrong.len(), wrong.join("\n"));
-    hits
+    assert_eq!(hits.verdicts("none"), 0);
+    (hits, queues)
 }
 
 #[test]
-fn a_few_hundred_worlds_end_well_and_everything_was_hit() {
-    let hits = all_is_well(0..300);
-    let deeds = [
-        "kill queue",
-        "close queue",
-        "suspend",
-        "resume",
-        "submit",
-        "commit",
-        "drop reserved",
-        "cancel pending",
-        "signal user",
-        "signal bare",
-        "drop signaler",
-        "drop fences",
-        "reset device",
-        "unplug",
-        "close device",
-        "drop device",
-    ];
-    for deed in deeds {
+fn a_hundred_worlds_end_well_and_everything_was_hit() {
+    let (hits, queues) = all_is_well((0..100).map(|seed| run(seed, Budget::default())));
+    assert!((9_500..=10_000).contains(&queues), "{queues} queues in 100 worlds: some find no memory, or no device");
+    for deed in Hits::deeds() {
         for place in ["client", "callback", "payload drop"] {
             assert!(hits.count(deed, place) > 0, "{deed} was never done from {place}\n{hits}");
         }
     }
-    for fault in ["hang", "page fault", "error", "lost completion", "late writes", "ring reset fails", "unplugged"] {
-        assert!(hits.faults(fault) > 0, "{fault} was never injected\n{hits}");
+    for fault in ["hang", "page fault", "error", "lost completion"] {
+        assert!(hits.faults(fault) > 100, "{fault} was hardly ever injected\n{hits}");
     }
     for verdict in ["ok", "canceled", "timed out", "device lost", "faulted", "innocent", "dependency"] {
         assert!(hits.verdicts(verdict) > 100, "hardly a job ended as {verdict}\n{hits}");
     }
-    assert_eq!(hits.verdicts("none"), 0);
 }
 
 #[test]
 #[ignore = "10,000 worlds: run it in release"]
 fn ten_thousand_worlds_end_well() {
-    eprintln!("{}", all_is_well(0..10_000));
+    let (hits, queues) = all_is_well((0..10_000).map(|seed| run(seed, Budget::default())));
+    eprintln!("{hits}{queues} queues");
+    assert_eq!(hits.below(20), Vec::<String>::new());
 }
 
 #[test]
@@ -65,5 +51,15 @@ fn the_same_seed_gives_the_same_events_and_another_gives_others() {
         let (first, second) = (run(seed, Budget::default()), run(seed, Budget::default()));
         assert_eq!(first, second);
         assert_ne!(first.digest, run(seed + 1, Budget::default()).digest);
+    }
+}
+
+#[test]
+fn four_threads_on_one_host_end_well() {
+    let storms = (0..4).map(|seed| run_threads(seed, Plan::new(4, 100, 25)));
+    let (hits, queues) = all_is_well(storms.chain([run_threads(9, Plan::new(4, 400, 400))]));
+    assert!(queues >= 500, "{queues} queues");
+    for verdict in ["ok", "canceled", "timed out", "faulted", "dependency"] {
+        assert!(hits.verdicts(verdict) > 0, "no job ended as {verdict}\n{hits}");
     }
 }

@@ -6,11 +6,12 @@
 use alloc::sync::Arc;
 use core::ops::Deref;
 use outlive::sched::Priority;
-use outlive::{Device, FenceError, JobFences, Pending, Reserved, Signaler, UserSource};
-use std::sync::{Mutex, PoisonError};
+use outlive::{Device, FenceError, Pending, Reserved, Signaler, UserSource};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::hits::{Place, SharedHits};
+use super::hits::{Known, Place, SharedHits, fault_words};
 use crate::driver::{JobSpec, SimClient, SimDriver, SimQueue, Submitted};
+use crate::gpu::{DeviceFaults, FaultKind};
 
 /// A queue: a client's first, or another of it.
 #[derive(Debug, Clone)]
@@ -30,18 +31,61 @@ impl Deref for QueueRef {
     }
 }
 
+/// Locks what is shared in a world.
+pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The fences of a queue's jobs: for the table of hits, and to be looked at in the end.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Jobs(Arc<Mutex<Vec<JobFences>>>);
+pub(crate) struct Jobs(Arc<Mutex<Vec<Known>>>);
 
 impl Jobs {
-    pub(crate) fn push(&self, job: JobFences) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+    pub(crate) fn push(&self, job: Known) {
+        lock(&self.0).push(job);
     }
 
-    pub(crate) fn all(&self) -> Vec<JobFences> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn all(&self) -> Vec<Known> {
+        lock(&self.0).clone()
     }
+
+    pub(crate) fn any(&self, is: fn(&Known) -> bool) -> bool {
+        lock(&self.0).iter().any(is)
+    }
+
+    /// Whether they are those of the same queue.
+    pub(crate) fn are(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Of all queues that ever were in a world.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AllJobs(Arc<Mutex<Vec<Jobs>>>);
+
+impl AllJobs {
+    pub(crate) fn add_queue(&self, jobs: Jobs) {
+        lock(&self.0).push(jobs);
+    }
+
+    pub(crate) fn queues(&self) -> u64 {
+        lock(&self.0).len() as u64
+    }
+
+    pub(crate) fn any(&self, is: fn(&Known) -> bool) -> bool {
+        lock(&self.0).iter().any(|jobs| jobs.any(is))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Known> {
+        lock(&self.0).iter().flat_map(Jobs::all).collect()
+    }
+}
+
+/// A job whose fences somebody keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct Remembered {
+    pub(crate) job: Submitted,
+    pub(crate) fault: Option<FaultKind>,
 }
 
 /// Something to be done.
@@ -54,18 +98,52 @@ pub(crate) enum Deed {
     Resume(QueueRef, Jobs),
     SetPriority(QueueRef, Jobs, Priority),
     Submit(QueueRef, Jobs, JobSpec),
-    Commit(Reserved<SimDriver>, Jobs),
+    Commit(Reserved<SimDriver>, Jobs, Option<FaultKind>),
     DropReserved(Reserved<SimDriver>, Jobs),
-    CancelPending(Pending),
+    CancelPending(Pending, Jobs),
     SignalUser(UserSource, Result<(), FenceError>),
     SignalBare(Signaler, Result<(), FenceError>),
     DropSignaler(Signaler),
-    Reset(Device<SimDriver>, Jobs),
-    Lose(Device<SimDriver>, Jobs),
-    CloseDevice(Device<SimDriver>, Jobs),
-    DropDevice(Device<SimDriver>, Jobs),
-    DropFences(Vec<Submitted>),
+    DropFences(Vec<Remembered>),
+    Reset(Device<SimDriver>, AllJobs),
+    /// The device misbehaves from now on, as the words say.
+    Misbehave(Device<SimDriver>, AllJobs, DeviceFaults, &'static str),
+    /// The hardware is gone at once. The library is told, or finds out.
+    PullOut(Device<SimDriver>, AllJobs, bool),
+    /// The library is told that the hardware is gone.
+    Lose(Device<SimDriver>, AllJobs),
+    CloseDevice(Device<SimDriver>, AllJobs),
+    DropDevice(Device<SimDriver>, AllJobs),
 }
+
+pub(crate) const LATE_WRITES: &str = "late writes";
+pub(crate) const RING_RESET_FAILS: &str = "ring reset fails";
+pub(crate) const ALL_RESETS_FAIL: &str = "all resets fail";
+
+/// All deeds, and whether they concern jobs. "commit when" is done by clients only, and not listed.
+pub(crate) const NAMES: [(&str, bool); 21] = [
+    ("kill queue", true),
+    ("close queue", true),
+    ("suspend", true),
+    ("resume", true),
+    ("set priority", true),
+    ("submit", true),
+    ("commit", true),
+    ("drop reserved", true),
+    ("cancel pending", true),
+    ("signal user", false),
+    ("signal bare", false),
+    ("drop signaler", false),
+    ("drop fences", true),
+    ("reset device", true),
+    (LATE_WRITES, true),
+    (RING_RESET_FAILS, true),
+    (ALL_RESETS_FAIL, true),
+    ("pull out", true),
+    ("lose device", true),
+    ("close device", true),
+    ("drop device", true),
+];
 
 impl Deed {
     pub(crate) const fn name(&self) -> &'static str {
@@ -82,15 +160,17 @@ impl Deed {
             Self::SignalUser(..) => "signal user",
             Self::SignalBare(..) => "signal bare",
             Self::DropSignaler(..) => "drop signaler",
+            Self::DropFences(..) => "drop fences",
             Self::Reset(..) => "reset device",
-            Self::Lose(..) => "unplug",
+            Self::Misbehave(_, _, _, words) => words,
+            Self::PullOut(..) => "pull out",
+            Self::Lose(..) => "lose device",
             Self::CloseDevice(..) => "close device",
             Self::DropDevice(..) => "drop device",
-            Self::DropFences(..) => "drop fences",
         }
     }
 
-    fn jobs(&self) -> Vec<JobFences> {
+    fn jobs(&self) -> Vec<Known> {
         match self {
             Self::Kill(_, jobs)
             | Self::Close(_, jobs)
@@ -98,14 +178,18 @@ impl Deed {
             | Self::Resume(_, jobs)
             | Self::SetPriority(_, jobs, _)
             | Self::Submit(_, jobs, _)
-            | Self::Commit(_, jobs)
+            | Self::Commit(_, jobs, _)
             | Self::DropReserved(_, jobs)
-            | Self::Reset(_, jobs)
+            | Self::CancelPending(_, jobs) => jobs.all(),
+            Self::DropFences(jobs) => {
+                jobs.iter().map(|one| Known { fences: one.job.fences.clone(), fault: one.fault }).collect()
+            }
+            Self::Reset(_, jobs)
+            | Self::Misbehave(_, jobs, ..)
+            | Self::PullOut(_, jobs, _)
             | Self::Lose(_, jobs)
             | Self::CloseDevice(_, jobs)
             | Self::DropDevice(_, jobs) => jobs.all(),
-            Self::DropFences(jobs) => jobs.iter().map(|job| job.fences.clone()).collect(),
-            Self::CancelPending(pending) => pending.fences().into_iter().collect(),
             Self::SignalUser(..) | Self::SignalBare(..) | Self::DropSignaler(..) => Vec::new(),
         }
     }
@@ -113,7 +197,13 @@ impl Deed {
     /// Does it. May block and allocate; not in a signalling section.
     pub(crate) fn perform(self, place: Place, hits: &SharedHits) {
         let jobs = self.jobs();
-        hits.lock().deed(self.name(), place, &jobs);
+        {
+            let mut hits = hits.lock();
+            hits.deed(self.name(), place, &jobs);
+            if let Self::Misbehave(..) | Self::PullOut(..) = self {
+                hits.fault(self.name());
+            }
+        }
         drop(jobs);
         match self {
             Self::Kill(queue, _) => drop(queue),
@@ -122,21 +212,34 @@ impl Deed {
             Self::Resume(queue, _) => queue.queue().resume(),
             Self::SetPriority(queue, _, priority) => queue.queue().set_priority(priority),
             Self::Submit(queue, jobs, spec) => {
+                let fault = spec.fault;
                 if let Ok(job) = queue.submit(spec) {
-                    jobs.push(job.fences);
+                    jobs.push(Known { fences: job.fences, fault });
                 }
             }
-            Self::Commit(reserved, jobs) => jobs.push(reserved.commit()),
+            Self::Commit(reserved, jobs, fault) => jobs.push(Known { fences: reserved.commit(), fault }),
             Self::DropReserved(reserved, _) => drop(reserved),
-            Self::CancelPending(pending) => drop(pending.cancel()),
+            Self::CancelPending(pending, _) => drop(pending.cancel()),
             Self::SignalUser(source, result) => drop(source.signal(result)),
             Self::SignalBare(signaler, result) => signaler.signal(result),
             Self::DropSignaler(signaler) => drop(signaler),
+            Self::DropFences(jobs) => drop(jobs),
             Self::Reset(device, _) => device.reset(),
+            Self::Misbehave(device, _, faults, _) => device.driver().set_faults(faults),
+            Self::PullOut(device, _, told) => {
+                device.driver().pull_out();
+                if told {
+                    device.unplug();
+                }
+            }
             Self::Lose(device, _) => device.unplug(),
             Self::CloseDevice(device, _) => drop(device.close()),
             Self::DropDevice(device, _) => drop(device),
-            Self::DropFences(jobs) => drop(jobs),
         }
     }
+}
+
+/// Words for what a job suffers, for the table of faults.
+pub(crate) fn injected(hits: &SharedHits, fault: FaultKind) {
+    hits.lock().fault(fault_words(Some(fault)));
 }

@@ -1,8 +1,11 @@
-//! The seeded world: the whole library on the simulated device, one thread, virtual time, and every kind of misfortune.
+//! The seeded world: the whole library on the simulated device, and every kind of misfortune: on one thread in virtual time
+//! ([`run`]), or with threads that act at once in real time ([`run_threads`]).
 //!
 //! # Phases
 //! ```text
-//!  safety:    clients, queues, jobs and fences of all kinds come and go at random; faults are injected within a budget
+//!  fill:      queues are opened and filled with jobs that wait, run, and depend on each other
+//!      │
+//!  safety:    queues, jobs and fences of all kinds come and go at random; faults are injected within a budget
 //!      │      nothing is waited for; every audit number must stay zero
 //!  calm:      faults stop, suspensions end; whatever was published must signal within CALM, handles held or not
 //!      │
@@ -11,21 +14,31 @@
 //! What was never promised may stay open to the end: a user fence nobody signals, a reservation nobody commits.
 //!
 //! # Chance
-//! All of it comes from one seed, through two generators (the world's and the device's). The same seed gives the same
-//! events, byte for byte; see [`Outcome::digest`].
+//! In virtual time all of it comes from one seed, through two generators (the world's and the device's). The same seed gives
+//! the same events, byte for byte; see [`Outcome::digest`]. With threads it gives the same plans.
 //!
 //! # The budget of faults
-//! [`Budget`] says what one world may at most suffer. A job's fault concerns that job and what its reset takes along. Two
-//! things end a device for good, at most one of them in a world: unplugging, and a device reset that fails.
+//! [`Budget`] says what one world may at most suffer. A job's fault concerns that job and what its reset takes along. What
+//! ends a device for good happens once: it is lost, closed, pulled out (and the library told, or not), or from then on no
+//! reset works; preferably while a job that has its verdict is still on the hardware.
+//!
+//! # What was hit
+//! [`Hits`]: each deed, by where it was done from (a client's thread, a fence's callback, a payload's drop) and by the
+//! stages that the jobs concerned were in; and, whatever the deed, by what was wrong with those jobs.
 //!
 //! # Who touches what
-//! The world's thread alone. What is to happen in a callback or in a payload's drop is moved there as a `Deed`:
-//! it owns its handles, so nothing is shared but the table of hits, behind a lock that is held for an increment.
+//! Each actor has things of its own; what it shares with others is in `Commons`, behind locks that are held for a look.
+//! What is to happen in a callback or in a payload's drop is moved there as a `Deed`: it owns its handles.
 
-mod actions;
+mod actor;
+mod choose;
+mod commons;
 mod deeds;
 mod hits;
 mod storm;
+mod submit;
+mod threads;
 
 pub use hits::Hits;
 pub use storm::{Budget, CALM, DRAIN, Outcome, run};
+pub use threads::{Plan, run_threads};

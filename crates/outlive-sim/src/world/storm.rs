@@ -1,15 +1,25 @@
 //! One world, from its seed to its verdict.
 
 use alloc::format;
+use alloc::sync::Arc;
 use core::fmt;
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
-use outlive::{Executor, Time};
+use outlive::{DeviceConfig, Time, WATCHDOG_DEFAULT};
 use std::hash::DefaultHasher;
 
-use super::actions::World;
+use super::actor::Actor;
+use super::commons::{Commons, Pace, pick, small};
+use super::deeds::lock;
 use super::hits::Hits;
-use crate::gpu::Audit;
+use crate::driver::{HostConfig, SimHost};
+use crate::gpu::rng::Rng;
+use crate::gpu::{Audit, Config, DeviceFaults};
+
+const US: u64 = 1_000;
+const MS: u64 = 1_000_000;
+/// Jobs whose fences and outputs clients keep.
+const REMEMBERED: usize = 24;
 
 /// Within this much virtual time after the last fault every published fence has signaled. The longest of what may add up:
 /// a suspension, then jobs in a ring up to their cap, then drain, cancel, and three resets with their watchdogs.
@@ -20,7 +30,9 @@ pub const DRAIN: Duration = Duration::from_secs(60);
 /// What one world may at most suffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Things that clients do.
+    /// Queues that are opened.
+    pub queues: u32,
+    /// Things that clients do once the first of them are filled.
     pub steps: u32,
     /// Jobs that hang. Each costs its queue a cancel and a reset.
     pub hangs: u32,
@@ -32,19 +44,21 @@ pub struct Budget {
     pub lost_completions: u32,
     /// Ring resets that fail.
     pub ring_resets_failing: u32,
-    /// Whether this world's device may go for good: it is unplugged, given up, or its resets fail.
+    /// Whether this world's device may go for good, once: it is unplugged, closed, given up, or its resets fail. In half of
+    /// the worlds it does.
     pub device_may_die: bool,
 }
 
 impl Default for Budget {
     fn default() -> Self {
         Self {
-            steps: 120,
-            hangs: 3,
-            page_faults: 4,
-            errors: 4,
-            lost_completions: 4,
-            ring_resets_failing: 1,
+            queues: 100,
+            steps: 300,
+            hangs: 24,
+            page_faults: 12,
+            errors: 12,
+            lost_completions: 12,
+            ring_resets_failing: 3,
             device_may_die: true,
         }
     }
@@ -55,10 +69,14 @@ impl Default for Budget {
 pub struct Outcome {
     /// Its seed.
     pub seed: u64,
+    /// How many threads acted in it, in real time; none in virtual time.
+    pub threads: Option<u32>,
     /// What was counted.
     pub audit: Audit,
     /// What was hit.
     pub hits: Hits,
+    /// Queues that were opened.
+    pub queues: u64,
     /// Jobs that were committed.
     pub jobs: u64,
     /// Resets that the device ended.
@@ -81,12 +99,14 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}: {} jobs, {} resets, until {}", self.seed, self.jobs, self.resets, self.ended)?;
+        let Self { seed, queues, jobs, resets, ended, .. } = self;
+        writeln!(f, "seed {seed}: {queues} queues, {jobs} jobs, {resets} resets, until {ended}")?;
         for words in self.wrong.iter().chain(&self.audit.violations) {
             writeln!(f, "  {words}")?;
         }
         if !self.is_well() {
-            writeln!(f, "  again: cargo run --release -p outlive-sim --example storm -- --seed {}", self.seed)?;
+            let threads = self.threads.map_or_else(String::new, |threads| format!(" --threads {threads}"));
+            writeln!(f, "  again: cargo run --release -p outlive-sim --example storm --{threads} --seed {seed}")?;
         }
         Ok(())
     }
@@ -98,39 +118,92 @@ impl fmt::Display for Outcome {
 /// If the machine has no memory for a simulated device of some MiB.
 #[must_use]
 pub fn run(seed: u64, budget: Budget) -> Outcome {
-    let mut wrong = Vec::new();
-    let mut world = World::new(seed, budget);
+    let mut chance = Rng::new(seed);
+    let config = config(&mut chance);
+    #[expect(clippy::expect_used, reason = "documented above")]
+    let mut host = SimHost::new(config).expect("no memory for a simulated device");
+    let dies_at = small(&mut chance, 2 * budget.steps.max(1));
+    let dies_at = Some(dies_at).filter(|at| budget.device_may_die && *at <= budget.steps);
+    // A device that will die has all its queues before.
+    let share = if dies_at.is_some() { 1 } else { [1, 2, 4][pick(&mut chance, 3).unwrap_or(0)] };
+    let pace = Pace { job_us: [1_500, 20_000], pause_ns: [300 * US, 5 * MS, 120 * MS], watchdog: WATCHDOG_DEFAULT };
+    let commons = Commons::new(&mut host, pace, (budget.queues / share).max(2), REMEMBERED, budget);
+    let mut actor = Actor::new(Arc::clone(&commons), chance, dies_at);
+    actor.fill(&host, budget.queues);
     for _ in 0..budget.steps {
-        world.step();
+        actor.step(&host);
     }
-    world.calm_down();
-    let limit = world.host.now().after(CALM);
-    if !world.wait_for_fences(limit) {
-        wrong.push(format!("after {CALM:?} of calm {} fences have not signaled: {}", world.open(), world.open_words()));
-    }
-    world.drop_everything();
-    let executor = world.host.executor().clone();
-    let limit = world.host.now().after(DRAIN);
-    if !world.host.run_while_waiting(limit, || world.host.bytes_in_use() == 0) {
-        wrong.push(format!("after {DRAIN:?} {} bytes of device memory are taken", world.host.bytes_in_use()));
-    }
-    end(world, &executor, wrong)
+    actor.open_the_rest(&host);
+    let mut wrong = Vec::new();
+    calm_down(&host, &commons);
+    wrong.extend(wait_for_fences(&host, &commons, CALM, Duration::from_secs(1)));
+    actor.drop_everything(&host);
+    let seen = end(host, &commons, &mut wrong);
+    Outcome { seed, threads: None, wrong, ..seen }
 }
 
-fn end(world: World, executor: &Executor, mut wrong: Vec<String>) -> Outcome {
-    let World { seed, host, hits, jobs, .. } = world;
+fn config(chance: &mut Rng) -> HostConfig {
+    let slice_ns = if chance.below(3) == 0 { 0 } else { 100 * US + chance.below(2 * MS) };
+    let gpu = Config {
+        seed: chance.next_u64(),
+        engines: 1 + small(chance, 3),
+        slice_ns,
+        memory_bytes: (8 << 20) + (chance.below(12) << 20),
+        tick_ns: 100 * US + chance.below(2 * MS),
+        cancel_ns: chance.below(200 * US),
+        ring_reset_ns: 10 * US + chance.below(MS),
+        device_reset_ns: 100 * US + chance.below(8 * MS),
+        interrupt_latency_ns: chance.below(20 * US),
+        interrupt_jitter_ns: chance.below(50 * US),
+        ..Config::default()
+    };
+    let device = DeviceConfig::new("sim").cancel_grace(Duration::from_micros(100 + chance.below(100_000)));
+    HostConfig { gpu, device, keep_log: true, ..HostConfig::default() }
+}
+
+/// Faults stop, and nobody holds anything up any more.
+pub(super) fn calm_down(host: &SimHost, commons: &Commons) {
+    host.set_faults(DeviceFaults::default());
+    let slots = lock(&commons.slots).clone();
+    for slot in &slots {
+        slot.queue.queue().resume();
+    }
+}
+
+/// Waits until every fence that was promised has signaled; else says which has not. Looked at every so often.
+pub(super) fn wait_for_fences(host: &SimHost, commons: &Commons, calm: Duration, often: Duration) -> Option<String> {
+    let limit = host.now().after(calm);
+    loop {
+        let open = commons.open();
+        if open.is_empty() {
+            return None;
+        }
+        if host.now() >= limit {
+            let words = open.iter().take(6).map(|fence| format!("{fence:?}")).collect::<Vec<_>>().join(", ");
+            return Some(format!("after {calm:?} of calm {} fences have not signaled: {words}", open.len()));
+        }
+        host.run_until(host.now().after(often).min(limit));
+    }
+}
+
+/// Every handle has gone: nothing may be left.
+pub(super) fn end(host: SimHost, commons: &Commons, wrong: &mut Vec<String>) -> Outcome {
+    let executor = commons.executor.clone();
     let limit = host.now().after(DRAIN);
-    host.run_while_waiting(limit, || executor.live_objects() == 1);
+    host.run_while_waiting(limit, || host.bytes_in_use() == 0 && executor.live_objects() == 0);
+    if host.bytes_in_use() > 0 {
+        wrong.push(format!("after {DRAIN:?} {} bytes of device memory are taken", host.bytes_in_use()));
+    }
     let (resets, ended) = (host.resets(), host.now());
     let mut hasher = DefaultHasher::new();
     for seen in host.take_log() {
         seen.hash(&mut hasher);
     }
-    let mut hits = core::mem::take(&mut *hits.lock());
-    let jobs = jobs.iter().flat_map(super::deeds::Jobs::all).collect::<Vec<_>>();
+    let mut hits = core::mem::take(&mut *commons.hits.lock());
+    let jobs = commons.jobs.all();
     for job in &jobs {
-        format!("{:?}", job.finished().status()).hash(&mut hasher);
-        hits.verdict(job);
+        format!("{:?}", job.fences.finished().status()).hash(&mut hasher);
+        hits.verdict(&job.fences);
     }
     let audit = host.finish();
     if executor.live_objects() != 0 {
@@ -139,7 +212,9 @@ fn end(world: World, executor: &Executor, mut wrong: Vec<String>) -> Outcome {
     if !audit.is_clean() {
         wrong.push(format!("the audit is not clean: {}", numbers(&audit)));
     }
-    Outcome { seed, audit, hits, jobs: jobs.len() as u64, resets, ended, digest: hasher.finish(), wrong }
+    let (jobs, digest) = (jobs.len() as u64, hasher.finish());
+    let queues = commons.jobs.queues();
+    Outcome { seed: 0, threads: None, audit, hits, queues, jobs, resets, ended, digest, wrong: Vec::new() }
 }
 
 fn numbers(audit: &Audit) -> String {
