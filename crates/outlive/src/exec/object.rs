@@ -15,7 +15,7 @@ use super::node::{LaneNode, Task};
 use crate::fence::UserSource;
 use crate::mem::shared::Ref;
 use crate::mem::{AllocError, free, try_alloc};
-use crate::sync::atomic::{AtomicUsize, Ordering, fence};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use core::alloc::Layout;
 use core::fmt;
 use core::mem::offset_of;
@@ -159,11 +159,11 @@ impl<T: Counted> Clone for Object<T> {
 impl<T: Counted> Drop for Object<T> {
     fn drop(&mut self) {
         let header = self.header();
-        // ORDERING: Release pairs with the Acquire fence below: all uses come before the end.
+        // ORDERING: Release pairs with the Acquire load below: all uses come before the end.
         if header.refs.fetch_sub(1, Ordering::Release) != 1 {
             return;
         }
-        fence(Ordering::Acquire);
+        header.refs.load(Ordering::Acquire);
         let hub = header.hub.clone();
         let item = NonNull::from(&header.reap);
         // SAFETY: the object lives until the reaper ran this item, and nothing else queues it.

@@ -18,7 +18,7 @@ use super::wait::WaitError;
 use crate::check::{self, Violation};
 use crate::exec::node::{LaneNode, Task};
 use crate::mem::{AllocError, free, try_alloc};
-use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence as memory_fence};
+use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::sync::{self, Lock, ParkToken, class};
 use core::alloc::Layout;
 use core::cell::UnsafeCell;
@@ -241,10 +241,11 @@ impl Drop for Finish {
 unsafe fn release(head: NonNull<Head>) {
     // SAFETY: the caller's count.
     let this = unsafe { head.as_ref() };
+    // ORDERING: Release pairs with the Acquire load below: all uses come before the end.
     if this.refs.fetch_sub(1, Ordering::Release) != 1 {
         return;
     }
-    memory_fence(Ordering::Acquire);
+    this.refs.load(Ordering::Acquire);
     if this.phase.load(Ordering::Relaxed) == WAITING {
         // SAFETY: made for this block; it did not run and will not.
         unsafe { (this.discard)(head) };
