@@ -14,7 +14,7 @@ use super::hub::{Hub, Urgency};
 use super::node::{LaneNode, Task};
 use crate::fence::UserSource;
 use crate::mem::shared::Ref;
-use crate::mem::{AllocError, free, try_alloc};
+use crate::mem::{AllocError, free, try_alloc, whole};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use core::alloc::Layout;
 use core::fmt;
@@ -109,8 +109,10 @@ impl<T: Counted> Object<T> {
     /// # Safety
     /// `at` points to an object whose memory is not freed while this runs.
     pub(crate) unsafe fn from_maybe_dying(at: NonNull<T>) -> Option<Self> {
-        // SAFETY: the caller's promise; the header is the first field.
-        let refs = unsafe { &at.cast::<ObjectHeader>().as_ref().refs };
+        let header = at.cast::<ObjectHeader>().as_ptr();
+        // SAFETY: the caller's promise; the header is the first field. A reference to the count alone: of a dying object the
+        // rest is being written to.
+        let refs = unsafe { &(*header).refs };
         let mut seen = refs.load(Ordering::Relaxed);
         while seen != 0 {
             match refs.compare_exchange_weak(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed) {
@@ -220,8 +222,9 @@ impl Drop for Free {
     }
 }
 
-unsafe fn destroy<T: Counted>(mut header: NonNull<ObjectHeader>) -> Option<UserSource> {
+unsafe fn destroy<T: Counted>(header: NonNull<ObjectHeader>) -> Option<UserSource> {
     crate::check::foreign_drop();
+    let mut header = whole(header);
     // SAFETY: alive until the end of this function.
     let hub = unsafe { header.as_ref() }.hub.clone();
     let _free = Free { at: header.cast(), layout: Layout::new::<T>(), hub };

@@ -17,7 +17,7 @@ use super::state::{Fence, Status};
 use super::wait::WaitError;
 use crate::check::{self, Violation};
 use crate::exec::node::{LaneNode, Task};
-use crate::mem::{AllocError, free, try_alloc};
+use crate::mem::{AllocError, free, try_alloc, whole};
 use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::sync::{self, Lock, ParkToken, class};
 use core::alloc::Layout;
@@ -258,7 +258,8 @@ unsafe fn release(head: NonNull<Head>) {
 ///
 /// # Safety
 /// Nobody else knows the block.
-unsafe fn free_head(mut head: NonNull<Head>) {
+unsafe fn free_head(head: NonNull<Head>) {
+    let mut head = whole(head);
     // SAFETY: alive until the end of this function.
     let layout = unsafe { head.as_mut() }.layout;
     // SAFETY: the last access to the head; the closure's place is empty.

@@ -28,7 +28,7 @@ use super::hook::Hook;
 use crate::exec::hub::Ident;
 use crate::mem::list::List;
 use crate::mem::shared::Ref;
-use crate::mem::{HeapBox, free};
+use crate::mem::{HeapBox, free, whole};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Lock, class};
 use crate::time::Time;
@@ -310,6 +310,7 @@ impl Fence {
 }
 
 unsafe fn free_block(header: NonNull<Header>) {
+    let header = whole(header);
     // SAFETY: the caller holds the last count.
     let packed = unsafe { header.as_ref() }.layout;
     if packed.slots() == 3 {

@@ -44,7 +44,17 @@ pub(crate) fn try_alloc(layout: Layout) -> Result<NonNull<u8>, AllocError> {
     let raw = unsafe { alloc::alloc::alloc(layout) };
     #[cfg(all(test, any(loom, shuttle)))]
     crate::sync::model::born();
+    // For `whole`.
+    raw.expose_provenance();
     NonNull::new(raw).ok_or(AllocError { bytes: layout.size() })
+}
+
+/// `at`, inside a block of [`try_alloc`], with the right to write to all of that block and to free it. Objects are found again
+/// through pointers that were made from shared references (a node, a field), which may not, by the language's aliasing model.
+pub(crate) fn whole<T>(at: NonNull<T>) -> NonNull<T> {
+    let whole = core::ptr::with_exposed_provenance_mut(at.addr().get());
+    // An address that is not null stays so.
+    NonNull::new(whole).unwrap_or(at)
 }
 
 /// Gives memory of [`try_alloc`] back.

@@ -5,7 +5,7 @@
 //! are not `Ref`s but [`crate::exec::object::Object`]s.
 #![expect(unsafe_code, reason = "reference count; docs/unsafe.md, `mem::shared`")]
 
-use super::{AllocError, free, try_alloc};
+use super::{AllocError, free, try_alloc, whole};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use core::alloc::Layout;
 use core::fmt;
@@ -74,10 +74,11 @@ impl<T> Drop for Ref<T> {
             return;
         }
         self.counted().refs.load(Ordering::Acquire);
+        let block = whole(self.block);
         // SAFETY: the last reference; nobody else can reach the value.
-        unsafe { self.block.drop_in_place() };
+        unsafe { block.drop_in_place() };
         // SAFETY: allocated with this layout in `try_new`, not used any more.
-        unsafe { free(self.block.cast(), Layout::new::<Counted<T>>()) };
+        unsafe { free(block.cast(), Layout::new::<Counted<T>>()) };
     }
 }
 
