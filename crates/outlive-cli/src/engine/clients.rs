@@ -1,29 +1,19 @@
 //! Clients of a run: how they come, submit, wait and leave.
 
-use core::time::Duration;
-
-use outlive::sched;
 use outlive::trace::FenceId;
-use outlive::{
-    Dependency, DeviceConfig, Fence, FenceContext, FenceError, Names, OnError, OpenError, QueueConfig, Refusal,
-};
-use outlive_sim::driver::{ClientConfig, ClientError, HostClock, HostConfig, JobSpec, SimClient, SubmitError, Work};
-use outlive_sim::gpu::{Config, FaultKind, GpuError};
+use outlive::{Fence, OpenError};
+use outlive_sim::driver::{ClientError, SimClient};
+use outlive_sim::gpu::GpuError;
 
 use super::agenda::What;
-use super::cycles::{Cycle, Cycles, Made};
-use super::film;
-use super::life::{Life, OpenJob, Wait};
-use super::script::{JobPlan, Script, Seen, Step};
-use super::{Engine, NS_PER_MS, NS_PER_US};
-use crate::args::Clock;
+use super::cycles::{Cycle, Cycles};
+use super::life::Life;
+use super::script::{Script, Seen, Step};
+use super::submit::Submission;
+use super::{Engine, NS_PER_MS, words};
 use crate::scenario::Scenario;
-use crate::scenario::model;
 use crate::timeline::Life as LifeSpan;
 
-/// How long a job that was asked to stop may go on before its ring is reset. The device stops a job that can be stopped
-/// within 20 µs.
-const CANCEL_GRACE: Duration = Duration::from_millis(5);
 /// How long a client that found no memory, and has no job whose retirement would give it some, waits before it tries
 /// again: it is others that hold it.
 const TRY_AGAIN_NS: u64 = NS_PER_MS;
@@ -56,14 +46,6 @@ pub(super) enum Manner {
     Closed,
 }
 
-/// What came of a submission.
-enum Submission {
-    Done,
-    NoMemory,
-    /// Its device is gone, or it was shut out.
-    Gone,
-}
-
 impl<'a> Instance<'a> {
     pub(super) fn new(scenario: &'a Scenario, instance: usize, latency_ns: u64, seed: u64) -> Self {
         let client = scenario.client_of(instance);
@@ -89,59 +71,6 @@ impl<'a> Instance<'a> {
     /// Whether it submits nothing more, as far as it knows.
     pub(super) fn submits_nothing(&self) -> bool {
         self.script.is_over() || self.script.is_away()
-    }
-}
-
-/// The machine that a scenario asks for.
-pub(super) fn host_config(scenario: &Scenario, clock: Clock) -> HostConfig {
-    let model::Device { engines, slice_us, memory_mib, .. } = scenario.device;
-    let gpu = Config {
-        seed: scenario.seed,
-        engines,
-        slice_ns: slice_us.saturating_mul(NS_PER_US),
-        memory_bytes: memory_mib << 20,
-        ..Config::default()
-    };
-    let clock = match clock {
-        Clock::Virtual => HostClock::Virtual,
-        Clock::Real => HostClock::Real,
-    };
-    let device = DeviceConfig::new("sim").cancel_grace(CANCEL_GRACE);
-    HostConfig { gpu, device, clock, keep_history: true, ..HostConfig::default() }
-}
-
-pub(super) const fn priority(priority: model::Priority) -> sched::Priority {
-    match priority {
-        model::Priority::Realtime => sched::Priority::Realtime,
-        model::Priority::High => sched::Priority::High,
-        model::Priority::Normal => sched::Priority::Normal,
-        model::Priority::Low => sched::Priority::Low,
-    }
-}
-
-const fn policy(on_error: model::OnError) -> OnError {
-    match on_error {
-        model::OnError::Fail => OnError::Fail,
-        model::OnError::Run => OnError::Run,
-    }
-}
-
-const fn fault(kind: model::FaultKind) -> FaultKind {
-    match kind {
-        model::FaultKind::Hang => FaultKind::Hang,
-        model::FaultKind::PageFault => FaultKind::PageFault,
-        model::FaultKind::Error => FaultKind::Error,
-        model::FaultKind::LostCompletion => FaultKind::LostCompletion,
-    }
-}
-
-const fn work(work: model::Work, number: u64) -> Work {
-    match work {
-        model::Work::Spin => Work::Spin,
-        model::Work::Fill => Work::Fill,
-        model::Work::Copy => Work::Copy,
-        // CAST: the gears turn round and round.
-        model::Work::Gears => Work::Gears { frame: number as u32, width: film::SIDE, height: film::SIDE },
     }
 }
 
@@ -190,7 +119,7 @@ impl Engine<'_> {
     }
 
     /// What became of the cycle that `cycle` of `instance` is after, if it is after any.
-    fn other(&self, instance: usize, cycle: u64) -> Option<Cycle<'_>> {
+    pub(super) fn other(&self, instance: usize, cycle: u64) -> Option<Cycle<'_>> {
         let leader = self.scenario.instances[instance].after?;
         let other = &self.instances[leader];
         let dead = other.came && other.script.is_away();
@@ -198,7 +127,7 @@ impl Engine<'_> {
         Some(other.cycles.look(cycle, dead || stopped))
     }
 
-    fn wake_followers(&mut self, instance: usize) {
+    pub(super) fn wake_followers(&mut self, instance: usize) {
         let now_ns = self.now_ns();
         for follower in &self.instances[instance].followers {
             self.agenda.add(now_ns, What::Look(*follower));
@@ -266,14 +195,7 @@ impl Engine<'_> {
     fn try_to_come(&mut self, instance: usize) {
         let now_ns = self.now_ns();
         let scenario = self.scenario;
-        let client = scenario.client_of(instance);
-        let queue = QueueConfig::new("ring").priority(priority(client.priority)).weight(client.weight);
-        let config = ClientConfig {
-            credits: scenario.device.credits,
-            timeout: Duration::from_millis(scenario.job_limit_ms()),
-            client: None,
-            queue,
-        };
+        let config = words::client_config(scenario, scenario.client_of(instance));
         self.bury();
         match SimClient::new(&self.host, &scenario.instances[instance].name, config) {
             Ok(made) => {
@@ -327,78 +249,4 @@ impl Engine<'_> {
             }
         }
     }
-
-    fn submit(&mut self, instance: usize, plan: &JobPlan) -> Submission {
-        let scenario = self.scenario;
-        let client = scenario.client_of(instance);
-        let mut spec = JobSpec::new(Duration::from_nanos(plan.duration_ns), work(client.work, plan.number));
-        spec.credits = client.credits;
-        spec.fault = plan.fault.map(fault);
-        let waits = self.add_dependencies(instance, plan, &mut spec);
-        let Some(life) = &mut self.instances[instance].life else { return Submission::Gone };
-        let Some(handle) = &life.client else { return Submission::Gone };
-        let submitted = match handle.submit(spec) {
-            Ok(submitted) => submitted,
-            Err(SubmitError::Memory(_) | SubmitError::Refused(Refusal::OutOfMemory(_) | Refusal::OverLimit { .. })) => {
-                return Submission::NoMemory;
-            }
-            Err(_) => return Submission::Gone,
-        };
-        let now_ns = self.host.now().as_ns();
-        let draws = self.draws && client.work == model::Work::Gears;
-        let job = OpenJob {
-            id: submitted.id,
-            cycle: plan.cycle,
-            number: plan.number,
-            committed_ns: now_ns,
-            finished: submitted.fences.finished(),
-            retired: submitted.fences.retired().into_fence(),
-            waits,
-            picture: draws.then(|| submitted.output.clone()),
-        };
-        life.add(job, submitted.fences.clone());
-        let since_ns = self.now_ns();
-        let this = &mut self.instances[instance];
-        let last = this.script.submitted(since_ns);
-        if !this.followers.is_empty() {
-            this.cycles.add(plan.cycle, Made::new(submitted.fences, &submitted.output), last);
-            if last {
-                self.wake_followers(instance);
-            }
-        }
-        Submission::Done
-    }
-
-    /// Adds what the job of `plan` depends on and reads; gives what it waits for.
-    fn add_dependencies(&self, instance: usize, plan: &JobPlan, spec: &mut JobSpec) -> Vec<Wait> {
-        let client = self.scenario.client_of(instance);
-        let mut waits = Vec::new();
-        let last = self.instances[instance].life.as_ref().and_then(|life| life.last.as_ref());
-        if let Some(last) = last.filter(|_| client.chain) {
-            waits.push(Wait { job: last.clone(), on_error: policy(client.on_chain_error()) });
-        }
-        let on_error = policy(client.on_after_error());
-        match self.other(instance, plan.cycle) {
-            Some(Cycle::Committed(jobs)) => {
-                waits.extend(jobs.iter().map(|made| Wait { job: made.job.clone(), on_error }));
-                let place = usize::try_from(plan.place).unwrap_or(usize::MAX).min(jobs.len().saturating_sub(1));
-                spec.reads.extend(jobs.get(place).and_then(Made::output));
-            }
-            Some(Cycle::Canceled) if on_error == OnError::Fail => {
-                let canceled = canceled(self.host.executor());
-                spec.after.extend(canceled.map(|fence| Dependency::on(fence).on_error(on_error)));
-            }
-            _ => {}
-        }
-        spec.after.extend(waits.iter().map(|wait| Dependency::on(wait.job.finished()).on_error(wait.on_error)));
-        waits
-    }
-}
-
-/// A fence of work that nobody will do.
-fn canceled(executor: &outlive::Executor) -> Option<Fence> {
-    let names = Names { driver: "outlive", timeline: "canceled cycles" };
-    let (signaler, fence) = FenceContext::new(executor, names).ok()?.allocate().ok()?.publish();
-    signaler.signal(Err(FenceError::Canceled));
-    Some(fence)
 }

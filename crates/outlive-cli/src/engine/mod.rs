@@ -7,10 +7,10 @@
 //!                   └──▶ ledger ──▶ records, frames, results
 //! ```
 //!
-//! [`script`] decides what a client does next, [`agenda`] keeps what is due, [`cycles`] knows what those depend on who
-//! are `after` another, [`life`] holds one incarnation's jobs, [`ledger`] writes down what is over. The `Engine` carries
-//! their decisions out on one thread; `clock` gives it time, virtual or real. Fences call nothing of it: they leave a note
-//! in the [`inbox`], whose lock is a leaf.
+//! `script` decides what a client does next, `agenda` keeps what is due, `cycles` knows what those depend on who are `after`
+//! another, `life` holds one incarnation's jobs, `ledger` writes down what is over. The `Engine` carries their decisions
+//! out (`clients`, `submit`) on one thread; `clock` gives it time, virtual or real. Fences call nothing of it: they leave a
+//! note in the `inbox`, whose lock is a leaf.
 
 mod agenda;
 mod clients;
@@ -23,6 +23,8 @@ mod life;
 mod pace;
 mod results;
 mod script;
+mod submit;
+mod words;
 
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicBool;
@@ -73,7 +75,7 @@ pub struct Options<'a> {
 /// The device or a thread could not be made; nothing was run then.
 pub fn execute(scenario: &Scenario, options: Options<'_>) -> Result<Done, Stop> {
     let cannot = |why: &dyn core::fmt::Display| Stop::cannot_run(format_args!("outlive: the simulated GPU: {why}"));
-    let host = SimHost::new(clients::host_config(scenario, options.clock)).map_err(|error| cannot(&error))?;
+    let host = SimHost::new(words::host_config(scenario, options.clock)).map_err(|error| cannot(&error))?;
     let names = scenario.instances.iter().map(|instance| instance.name.clone()).collect();
     let film = options.frames.map(|frames| Film::start(frames, names)).transpose().map_err(|error| cannot(&error))?;
     let mut engine = Engine::new(scenario, options.clock, options.keep_jobs, host, film);
@@ -221,7 +223,7 @@ impl<'a> Engine<'a> {
             ClientAction::Suspend | ClientAction::Resume => self.suspend(instance, action == ClientAction::Suspend),
             ClientAction::SetPriority(priority) => {
                 if let Some(client) = self.instances[instance].client() {
-                    client.queue().set_priority(clients::priority(priority));
+                    client.queue().set_priority(words::priority(priority));
                 }
             }
             ClientAction::SetWeight(weight) => {

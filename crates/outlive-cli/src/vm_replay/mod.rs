@@ -1,7 +1,7 @@
 //! `outlive vm replay`: an address-space script, and the steps that a driver would be given for it.
 //!
-//! [`script`] reads the whole script before anything is done; what cannot be read ends the command there. [`replay`] then
-//! carries its lines out on one address space of the library, and [`json`] says what each came to. A line that is refused
+//! `script` reads the whole script before anything is done; what cannot be read ends the command there. `replay` then
+//! carries its lines out on one address space of the library, and `json` says what each came to. A line that is refused
 //! changes nothing, says why, and the rest goes on; the exit code tells.
 
 use std::path::Path;

@@ -1,0 +1,98 @@
+//! How a client's next job is submitted, and what it depends on.
+
+use core::time::Duration;
+
+use outlive::{Dependency, Executor, Fence, FenceContext, FenceError, Names, OnError, Refusal};
+use outlive_sim::driver::{JobSpec, SubmitError};
+
+use super::Engine;
+use super::cycles::{Cycle, Made};
+use super::life::{OpenJob, Wait};
+use super::script::JobPlan;
+use super::words::{fault, policy, work};
+use crate::scenario::model;
+
+/// What came of a submission.
+pub(super) enum Submission {
+    Done,
+    NoMemory,
+    /// Its device is gone, or it was shut out.
+    Gone,
+}
+
+impl Engine<'_> {
+    /// Submits the job of `plan`, or nothing of it.
+    pub(super) fn submit(&mut self, instance: usize, plan: &JobPlan) -> Submission {
+        let scenario = self.scenario;
+        let client = scenario.client_of(instance);
+        let mut spec = JobSpec::new(Duration::from_nanos(plan.duration_ns), work(client.work, plan.number));
+        spec.credits = client.credits;
+        spec.fault = plan.fault.map(fault);
+        let waits = self.add_dependencies(instance, plan, &mut spec);
+        let Some(life) = &mut self.instances[instance].life else { return Submission::Gone };
+        let Some(handle) = &life.client else { return Submission::Gone };
+        let submitted = match handle.submit(spec) {
+            Ok(submitted) => submitted,
+            Err(SubmitError::Memory(_) | SubmitError::Refused(Refusal::OutOfMemory(_) | Refusal::OverLimit { .. })) => {
+                return Submission::NoMemory;
+            }
+            Err(_) => return Submission::Gone,
+        };
+        let now_ns = self.host.now().as_ns();
+        let draws = self.draws && client.work == model::Work::Gears;
+        let job = OpenJob {
+            id: submitted.id,
+            cycle: plan.cycle,
+            number: plan.number,
+            committed_ns: now_ns,
+            finished: submitted.fences.finished(),
+            retired: submitted.fences.retired().into_fence(),
+            waits,
+            picture: draws.then(|| submitted.output.clone()),
+        };
+        life.add(job, submitted.fences.clone());
+        let since_ns = self.now_ns();
+        let this = &mut self.instances[instance];
+        let last = this.script.submitted(since_ns);
+        if !this.followers.is_empty() {
+            this.cycles.add(plan.cycle, Made::new(submitted.fences, &submitted.output), last);
+            if last {
+                self.wake_followers(instance);
+            }
+        }
+        Submission::Done
+    }
+
+    /// Adds what the job of `plan` depends on and reads; gives what it waits for.
+    fn add_dependencies(&self, instance: usize, plan: &JobPlan, spec: &mut JobSpec) -> Vec<Wait> {
+        let client = self.scenario.client_of(instance);
+        let mut waits = Vec::new();
+        let last = self.instances[instance].life.as_ref().and_then(|life| life.last.as_ref());
+        if let Some(last) = last.filter(|_| client.chain) {
+            waits.push(Wait { job: last.clone(), on_error: policy(client.on_chain_error()) });
+        }
+        let on_error = policy(client.on_after_error());
+        match self.other(instance, plan.cycle) {
+            Some(Cycle::Committed(jobs)) => {
+                waits.extend(jobs.iter().map(|made| Wait { job: made.job.clone(), on_error }));
+                let place = usize::try_from(plan.place).unwrap_or(usize::MAX).min(jobs.len().saturating_sub(1));
+                spec.reads.extend(jobs.get(place).and_then(Made::output));
+            }
+            Some(Cycle::Canceled) if on_error == OnError::Fail => {
+                let canceled = canceled(self.host.executor());
+                spec.after.extend(canceled.map(|fence| Dependency::on(fence).on_error(on_error)));
+            }
+            _ => {}
+        }
+        spec.after.extend(waits.iter().map(|wait| Dependency::on(wait.job.finished()).on_error(wait.on_error)));
+        waits
+    }
+}
+
+/// A fence of work that nobody will do.
+fn canceled(executor: &Executor) -> Option<Fence> {
+    let names = Names { driver: "outlive", timeline: "canceled cycles" };
+    let (signaler, fence) = FenceContext::new(executor, names).ok()?.allocate().ok()?.publish();
+    signaler.signal(Err(FenceError::Canceled));
+    Some(fence)
+}
