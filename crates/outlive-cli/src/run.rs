@@ -82,22 +82,22 @@ struct Pictures {
 impl Pictures {
     /// Those asked for; the built-in scenario shows its own to whoever just tries it.
     fn of(args: &RunArgs) -> Self {
-        let shows = args.file.is_none() && !args.json && !args.quiet;
-        let folder = Path::new(PICTURES_FOLDER);
-        Self {
-            frames: args.frames.clone().or_else(|| shows.then(|| folder.to_owned())),
-            timeline: args.timeline.clone().or_else(|| shows.then(|| folder.join("timeline.svg"))),
+        let asked = args.frames.is_some() || args.timeline.is_some();
+        if args.file.is_some() || args.json || args.quiet || asked {
+            return Self { frames: args.frames.clone(), timeline: args.timeline.clone() };
         }
+        let folder = Path::new(PICTURES_FOLDER);
+        Self { frames: Some(folder.to_owned()), timeline: Some(folder.join("timeline.svg")) }
     }
 }
 
 fn execute(args: &RunArgs, scenario: &Scenario) -> Result<Exit, Stop> {
     let pictures = Pictures::of(args);
-    // Everything that can be refused is, before anything is done.
-    let frames = pictures.frames.as_deref().map(FrameWriter::prepare).transpose()?;
-    if let Some(path) = &pictures.timeline {
+    // Everything that can be refused is, before anything is done: the folder for frames is made last.
+    if let Some(path) = &args.timeline {
         output::check_writable_file(path)?;
     }
+    let frames = pictures.frames.as_deref().map(FrameWriter::prepare).transpose()?;
     let interrupted = until_interrupted()?;
     let show = if args.quiet { Show::Never } else { Show::OnTerminal };
     let done = engine::execute(

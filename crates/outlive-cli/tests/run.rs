@@ -256,6 +256,7 @@ fn what_cannot_be_is_refused_before_anything_is_done() {
     refused(&["--frames", "file"], "`file`: cannot be written to");
     refused(&["--frames", "file/below"], "cannot be written to");
     refused(&["--timeline", "none/t.svg"], "cannot be written");
+    refused(&["--frames", "new", "--timeline", "none/t.svg"], "cannot be written");
     refused(&["--timeline", "t.png"], "expected a file `.svg`");
     refused(&["--clock", "sand"], "expected `real` or `virtual`");
     refused(&["--device", "vulkan"], "not built yet");
@@ -281,4 +282,37 @@ fn an_interrupted_run_is_drained_first() {
     assert_eq!(a["submitted"], a["finished_ok"], "what was committed ran out");
     assert!(number(&results["elapsed_us"]) < 30_000_000);
     assert_eq!(results["audit"]["violations"], serde_json::json!([]));
+}
+
+#[test]
+fn real_time_comes_to_the_same_kind_of_end() {
+    let scenario = head(400, "engines = 2\ncredits = 4").replace("[device]", "[scheduler]\ntimeout_ms = 30\n[device]")
+        + &client("a", "duration_us = 2000\nsync = false\ndepth = 4\nwork = \"copy\"")
+        + &client("b", "duration_us = 1000\nafter = \"a\"")
+        + &client("h", "duration_us = 1000\nthink_us = 1000\nfault = { every = 20, kind = \"hang\" }")
+        + &event(50, "kill", "a").replace("do =", "every_ms = 50\ndo =")
+        + &event(60, "start", "a").replace("do =", "every_ms = 50\ndo =");
+    let folder = folder_with(&scenario);
+    let output = command(folder.path(), &["run", "s.toml", "--json"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let results: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(results["clock"], "real");
+    let elapsed_us = number(&results["elapsed_us"]);
+    assert!((400_000..5_000_000).contains(&elapsed_us), "{elapsed_us}");
+    let [a, b] = [0, 1].map(|client| results["clients"][client].clone());
+    assert!(number(&a["incarnations"]) >= 4 && number(&a["finished_ok"]) > 10, "{a}");
+    assert!(number(&b["finished_ok"]) > 10, "{b}");
+}
+
+#[test]
+fn every_scenario_that_comes_with_the_project_can_run() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scenarios");
+    let mut scenarios = 0;
+    for file in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let output = command(Path::new(folder), &["run", "--check", file.to_str().unwrap()]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+        scenarios += 1;
+    }
+    assert!(scenarios >= 2);
 }
