@@ -15,8 +15,8 @@ use common::{Call, Rig, SOON, error, ok, pending};
 use outlive::sched::{Ask, Ended, Gate, Priority};
 use outlive::trace::{Event, QueueChange, Record};
 use outlive::{
-    Cause, Dependency, Executor, FenceError, InFlight, Job, JobFences, Lane, OnError, QueueConfig, Refusal, Time,
-    Times, UserFence, Verdict, WaitError,
+    Cause, Dependency, Executor, FenceError, InFlight, Job, JobFences, Lane, OnError, QueueConfig, Refusal, ResetScope,
+    Time, Times, UserFence, Verdict, WaitError,
 };
 use proptest::prelude::{Strategy, any, proptest};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -237,6 +237,30 @@ fn timeouts_are_each_jobs_own_and_progress_extends_them_up_to_a_cap() {
     assert_eq!(error(&slow.finished()), Some(FenceError::TimedOut), "but not for ever");
     assert_eq!(error(&short.finished()), Some(FenceError::TimedOut));
     assert_eq!(asked.load(SeqCst), 1 + 4, "once for the short one; at 20, 50, 80 and 100 ms for the slow one");
+}
+
+#[test]
+fn nothing_starts_behind_a_job_whose_time_was_up_until_it_has_left_the_hardware() {
+    for leaves_by_itself in [true, false] {
+        let rig = Rig::new();
+        let queue = rig.queue(QueueConfig::new("q").timeout(10 * MS));
+        let hung = queue.reserve(rig.buffers(1)).unwrap().commit();
+        rig.pass_ms(11);
+        assert_eq!(error(&hung.finished()), Some(FenceError::TimedOut));
+        let next = queue.reserve(Job::new(rig.buffers(2)).timeout(1_000 * MS)).unwrap().commit();
+        assert!(pending(&next.scheduled()), "the reset to come would cost it");
+        rig.pass_ms(50);
+        assert!(rig.gpu().calls().contains(&Call::Cancel(1)) && pending(&next.scheduled()));
+        if leaves_by_itself {
+            rig.complete(&queue, 1, Ok(()));
+        }
+        rig.pass_ms(51);
+        assert_eq!(rig.gpu().calls().contains(&Call::Reset(ResetScope::Queue(queue.id()))), !leaves_by_itself);
+        assert!(ok(&hung.retired()) && ok(&next.scheduled()), "jobs not started survive");
+        rig.complete(&queue, 2, Ok(()));
+        rig.idle();
+        assert!(ok(&next.finished()));
+    }
 }
 
 /// How often [`impatient_clock`] may be read at one instant.

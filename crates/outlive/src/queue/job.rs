@@ -97,6 +97,8 @@ pub(crate) struct Flags {
     pub(crate) nodes: bool,
     /// Holds what `acquire` took.
     pub(crate) acquired: bool,
+    /// Its time was up, and the hardware still has it: counted by its queue.
+    pub(crate) overdue: bool,
 }
 
 /// How far the library has gone to get a running job off the hardware.

@@ -55,6 +55,9 @@ pub(crate) struct QueueState {
     pub(crate) suspended_at: Option<Time>,
     /// Its device holds it for a reset.
     pub(crate) held: bool,
+    /// Jobs whose time was up and that have not left the hardware. What was started behind them would be lost to the reset
+    /// that may follow, so nothing is.
+    overdue: u32,
     /// Somebody is starting jobs or calling the driver for this queue.
     pub(crate) token: bool,
     /// The lane wanted the token meanwhile.
@@ -116,6 +119,7 @@ impl QueueState {
             refuse_running: None,
             suspended_at: None,
             held: false,
+            overdue: 0,
             token: false,
             token_wanted: false,
             token_late: false,
@@ -176,7 +180,7 @@ impl QueueState {
         if self.refuse.is_some() && !sabotage::is(Sabotage::StartAfterClose) {
             return Next::Nothing;
         }
-        if self.suspended_at.is_some() || self.held {
+        if self.suspended_at.is_some() || self.held || self.overdue > 0 {
             return Next::Blocked(Blocked::Suspended);
         }
         // ORDERING: Acquire pairs with the last `count_down`: the verdict of a failed dependency is seen.
@@ -236,12 +240,22 @@ impl QueueState {
 
     /// The hardware is done with `job`, or it is given up: its credits come back, however early it is.
     pub(crate) fn settle(&mut self, job: NonNull<JobCore>, at: Time, active: Duration) {
+        let overdue = core::mem::take(&mut self.cells(job).flags.overdue);
+        self.overdue -= u32::from(overdue);
         let cells = self.cells(job);
         cells.flags.settled = true;
         cells.ended = at;
         cells.due = Time::ZERO.after(active);
         if !sabotage::is(Sabotage::LeakCredit) {
             self.credits_free += cells.credits;
+        }
+    }
+
+    /// `job`'s time was up, and it is to leave the hardware: nothing starts until it has.
+    pub(crate) fn hold_back(&mut self, job: NonNull<JobCore>) {
+        let flags = &mut self.cells(job).flags;
+        if !flags.settled && !core::mem::replace(&mut flags.overdue, true) {
+            self.overdue += 1;
         }
     }
 

@@ -4,7 +4,8 @@
 //! # Timeouts
 //! Each running job has its own start and deadline; the queue's timer is armed for the earliest, and a look at all running
 //! jobs finds those whose time is over. A job stays in the order while its handler runs, marked busy, so a completion that
-//! comes meanwhile is recorded and acted on after: the handler cannot leak it, nor act on a finished one.
+//! comes meanwhile is recorded and acted on after: the handler cannot leak it, nor act on a finished one. From the moment
+//! it is given up until it has left the hardware its queue starts nothing more: that would be lost to the reset.
 //!
 //! What happens to one whose time is over is decided by [`Overdue::of`], without lock or clock.
 #![expect(unsafe_code, reason = "work items and driver calls; docs/unsafe.md, `queue::pump`")]
@@ -190,6 +191,7 @@ impl QueueShared {
             }
             Overdue::Cancel => {
                 self.trace_step(job, Escalation::Cancel);
+                state.hold_back(job);
                 let cells = state.cells(job);
                 cells.step = Step::Canceling;
                 cells.due = now.after(self.device.cancel_grace);
@@ -197,7 +199,10 @@ impl QueueShared {
                 let cancel = || unsafe { (self.ops.cancel)(self, job, info) };
                 (state, ()) = self.call(state, job, cancel);
             }
-            Overdue::Reset => self.want_reset(&state, job, ResetScope::Queue(self.id())),
+            Overdue::Reset => {
+                state.hold_back(job);
+                self.want_reset(&state, job, ResetScope::Queue(self.id()));
+            }
         }
         let settled = state.cells(job).flags.settled;
         if settled {
@@ -219,6 +224,8 @@ impl QueueShared {
                 return;
             }
         }
+        state.hold_back(job);
+        let cells = state.cells(job);
         let error = if verdict == Verdict::Lost { FenceError::DeviceLost } else { FenceError::TimedOut };
         if disposal.decide(Err(error)) {
             cells.ended = now;

@@ -128,7 +128,7 @@ pub enum Blocked {
     Resource(FenceId),
     /// The gate (an arbiter) has not said yes.
     Gate,
-    /// Suspended, or its device is being reset.
+    /// Suspended, its device is being reset, or a job whose time was up has not left the hardware.
     Suspended,
 }
 
