@@ -149,3 +149,25 @@ fn small_memory_refuses_and_later_serves() {
     drop(client);
     ends_well(host);
 }
+
+#[test]
+fn a_late_interrupt_of_a_ring_that_is_gone_means_no_job_of_the_next() {
+    let gpu = Config { memory_bytes: 16 << 20, interrupt_latency_ns: 50_000_000, ..Config::default() };
+    let host = SimHost::new(HostConfig { gpu, ..HostConfig::default() }).unwrap();
+    let first = client(&host);
+    let job = first.submit(JobSpec { timeout: Some(5 * MS), ..JobSpec::spin(MS) }).unwrap();
+    host.run_for(6 * MS);
+    assert_eq!(result(&job), Some(Ok(())), "looked up when its time was over");
+    let ring = first.hw();
+    first.kill();
+    host.run_for(MS);
+    let second = client(&host);
+    assert_eq!(second.hw(), ring);
+    let other = second.submit(JobSpec::spin(100 * MS)).unwrap();
+    host.run_for(90 * MS);
+    assert_eq!(result(&other), None, "it runs until 107 ms; the interrupt of the first job came at 51");
+    host.run_for(100 * MS);
+    assert_eq!(result(&other), Some(Ok(())));
+    drop((job, other, second));
+    ends_well(host);
+}

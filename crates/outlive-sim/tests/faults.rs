@@ -353,7 +353,11 @@ fn rings_come_and_go_and_the_device_gives_all_back() {
     let missing = Err(GpuError::NoSuchQueue(ring));
     assert_eq!(host.gpu.destroy_ring(&mut host.memory, ring), missing);
     let second = host.ring();
-    assert_ne!(ring, second, "numbers are not used again");
+    assert_eq!(ring, second, "a device has as many numbers as it has had rings at once");
+    host.spin(second, MS);
+    assert_ne!(second, host.ring());
+    host.run_to(4 * MS);
+    assert!(host.gpu.running(second).is_none());
     let owner = host.gpu.owner();
     assert!(host.memory.pages_of(owner) > before);
     let now = host.now;

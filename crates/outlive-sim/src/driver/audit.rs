@@ -77,6 +77,11 @@ impl Books {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
+        self.contexts.len() + self.jobs.len() + self.withheld.len() + self.words.len()
+    }
+
     /// Adds what the driver itself found to what the checkers did.
     pub(crate) fn finish(&self, audit: &mut Audit) {
         audit.leases_leaked += self.withheld.values().sum::<u64>() + self.overdrawn;
@@ -124,6 +129,14 @@ impl Machine {
                 // A job that will not run keeps its `scheduled` until its turn to finish; later ones start meanwhile.
                 if let Some((FenceName { context, .. }, _)) = self.books.name(FenceId { context, seqno: 0 }) {
                     self.observe(Observation::Unordered { context });
+                }
+            }
+            // Closed, and all its jobs are gone: their fences have signaled.
+            Event::Queue { context, change: QueueChange::Drained } => {
+                for context in [context, context + 1, context + 2] {
+                    if let Some((context, _)) = self.books.contexts.remove(&context) {
+                        self.observe(Observation::ContextClosed { context });
+                    }
                 }
             }
             Event::JobQueued { job, credits, .. } => {
@@ -180,7 +193,7 @@ impl Machine {
 const fn concerns_the_audit(event: &Event) -> bool {
     matches!(
         event,
-        Event::Queue { change: QueueChange::Opened, .. }
+        Event::Queue { change: QueueChange::Opened | QueueChange::Drained, .. }
             | Event::JobQueued { .. }
             | Event::JobDependency { .. }
             | Event::JobBlocked { reason: Blocked::Credits, .. }

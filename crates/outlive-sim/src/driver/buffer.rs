@@ -100,6 +100,11 @@ impl Spaces {
     fn remove(&mut self, vm: VmId) -> Option<SpaceState> {
         self.0.get_mut(Self::place(vm))?.take()
     }
+
+    #[cfg(test)]
+    pub(crate) const fn size(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// A client's address space.
@@ -142,6 +147,7 @@ impl Drop for Space {
         machine.memory.tap_mut().set_time(now);
         // With its last ring it kept nothing any more. A table that was freed behind its back shows in the audit.
         let _ = state.tables.destroy(&mut machine.memory);
+        machine.memory.remove_owner(state.owner);
         machine.free_vms.push(self.vm);
     }
 }
@@ -245,11 +251,18 @@ impl Machine {
     fn make_space(&mut self, vm: VmId) -> Result<(), GpuError> {
         let now = self.now;
         self.memory.tap_mut().set_time(now);
-        let owner = self.memory.add_owner()?;
         let Some(gpu) = &mut self.gpu else { return Err(GpuError::Unplugged) };
-        let tables = AddressSpace::new(&mut self.memory, gpu.domain(), owner)?;
+        let owner = self.memory.add_owner()?;
+        let tables = match AddressSpace::new(&mut self.memory, gpu.domain(), owner) {
+            Ok(tables) => tables,
+            Err(error) => {
+                self.memory.remove_owner(owner);
+                return Err(error.into());
+            }
+        };
         if let Err(error) = gpu.bind_vm(vm, &tables) {
             let _ = tables.destroy(&mut self.memory);
+            self.memory.remove_owner(owner);
             return Err(error);
         }
         let (free, kept) = (BTreeMap::new(), Vec::new());

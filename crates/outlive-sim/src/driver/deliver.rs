@@ -135,6 +135,9 @@ impl Machine {
     fn interrupted(&mut self, interrupt: &Interrupt) {
         let Interrupt { queue, hw_seqno, job, result, start, end, active_ns } = *interrupt;
         self.note_end(JobEnd { job, result: Some(result), start, end, active_ns });
+        if !self.is_in_flight(queue, hw_seqno, job) {
+            return;
+        }
         let Some((in_flight, flying)) = self.land(queue, hw_seqno) else { return };
         let times = Times { end: Some(outlive_time(end)), active: Some(Duration::from_nanos(active_ns)) };
         let result = verdict(result);

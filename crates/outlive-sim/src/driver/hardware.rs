@@ -19,7 +19,7 @@ use super::deliver::Delivery;
 use super::job::{FENCE_OFFSET, SimJob};
 use super::machine::{Flights, Flying, JobEnd, Machine, RingState, Shared};
 use crate::gpu::{
-    DeviceFaults, GpuError, HwSeqno, JobDescriptor, LeaseKind, Observation, PAGE_BYTES, QueueId, ResetScope,
+    DeviceFaults, GpuError, HwSeqno, JobDescriptor, LeaseKind, Observation, PAGE_BYTES, QueueId, ResetScope, StopCause,
 };
 
 /// Code of [`FenceError::Faulted`]: an access found no page.
@@ -152,7 +152,7 @@ impl Driver for SimDriver {
             fault: cx.job.fault,
         };
         let Some(page) = control.pages().first().copied() else { return };
-        let flying = Flying { job: cx.job.id, credits: info.credits, fence: (page, FENCE_OFFSET) };
+        let flying = Flying { job: cx.job.id, queue: info.queue, credits: info.credits, fence: (page, FENCE_OFFSET) };
         // Before the doorbell, so that the end finds it.
         if let Err(full) = cx.queue.in_flight.insert(seqno.0, done) {
             return full.completion.not_started(FenceError::Faulted { code: CODE_REFUSED });
@@ -277,7 +277,11 @@ impl Machine {
         let now = self.now;
         self.memory.tap_mut().set_time(now);
         let (gpu, memory) = self.device().ok_or(GpuError::Unplugged)?;
-        gpu.put(memory, hw, descriptor)?;
+        if let Err(error) = gpu.put(memory, hw, descriptor) {
+            // Whatever was said of it before, the hardware will not touch what it named.
+            self.observe(Observation::Stopped { job: flying.job, cause: StopCause::Failed });
+            return Err(error);
+        }
         let (job, count) = (flying.job, u64::from(flying.credits));
         self.observe(Observation::LeaseTaken { kind: LeaseKind::Credits, job, count });
         if let Some(ring) = self.ring(hw) {

@@ -101,6 +101,8 @@ pub struct EngineStretch {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flying {
     pub(crate) job: JobId,
+    /// The library's number for its queue.
+    pub(crate) queue: u64,
     pub(crate) credits: u32,
     /// Where the job's end is written: this page, this offset.
     pub(crate) fence: (PageId, usize),
@@ -303,6 +305,12 @@ impl Machine {
         self.next_client - 1
     }
 
+    /// Whether this job is what a number on a ring stands for. An interrupt that comes late may name a ring that is gone, and
+    /// whose number another has.
+    pub(crate) fn is_in_flight(&mut self, queue: QueueId, seqno: HwSeqno, job: JobId) -> bool {
+        self.ring(queue).and_then(|ring| ring.flying.get(seqno.0)).is_some_and(|flying| flying.job == job)
+    }
+
     /// Takes a job off the driver's records. Its credits stay held until its end has been told.
     pub(crate) fn land(&mut self, queue: QueueId, seqno: HwSeqno) -> Option<(Arc<InFlight>, Flying)> {
         let ring = self.ring(queue)?;
@@ -313,7 +321,8 @@ impl Machine {
 
     /// The library has been told that a job's stay on the ring is over.
     pub(crate) fn give_back(&mut self, queue: QueueId, flying: &Flying) {
-        if let Some(ring) = self.ring(queue) {
+        // It may be gone, and another have its number.
+        if let Some(ring) = self.ring(queue).filter(|ring| ring.queue == flying.queue) {
             ring.held = ring.held.saturating_sub(flying.credits);
             ring.ending = ring.ending.saturating_sub(flying.credits);
         }

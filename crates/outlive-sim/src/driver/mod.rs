@@ -60,3 +60,6 @@ pub use hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT, CODE_RE
 pub use host::{FINISH_MAX, SimHost};
 pub use job::{JobSpec, SimJob, Work};
 pub use machine::{EngineStretch, JobEnd};
+
+#[cfg(test)]
+mod bounded_tests;

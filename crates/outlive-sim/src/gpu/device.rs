@@ -36,6 +36,14 @@ pub(crate) struct Ring {
     base: Va,
 }
 
+/// The number and the place of a ring that is gone.
+#[derive(Debug, Clone, Copy)]
+struct FreeRing {
+    queue: QueueId,
+    pages: u32,
+    base: Va,
+}
+
 /// A simulated GPU.
 #[derive(Debug)]
 pub struct Gpu {
@@ -48,6 +56,7 @@ pub struct Gpu {
     /// Where the next ring goes in the firmware's address space.
     next_ring_va: Va,
     pub(crate) rings: Vec<Option<Ring>>,
+    free_rings: Vec<FreeRing>,
     pub(crate) engines: Vec<Engine>,
     /// Records of jobs; those at `Place::Nowhere` stand in `free_jobs`.
     pub(crate) jobs: Vec<Job>,
@@ -90,6 +99,7 @@ impl Gpu {
             vms: alloc::vec![Some(root)],
             next_ring_va: Va(0x1_0000),
             rings: Vec::new(),
+            free_rings: Vec::new(),
             engines: (0..config.engines).map(|_| Engine::new()).collect(),
             jobs: Vec::new(),
             free_jobs: Vec::new(),
@@ -142,6 +152,12 @@ impl Gpu {
         self.plugged
     }
 
+    /// Entries in its tables: rings, address spaces, jobs, the pages of the firmware's tables.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> [usize; 4] {
+        [self.rings.len(), self.vms.len(), self.jobs.len(), index(self.firmware.tables())]
+    }
+
     /// Tells the whole device to misbehave, or to behave.
     pub const fn set_faults(&mut self, faults: DeviceFaults) {
         self.faults = faults;
@@ -173,8 +189,11 @@ impl Gpu {
         }
         // CAST: at most 64 MiB; and rings are 2^32 at most by the width of their numbers.
         let count = ring_bytes(slots).div_ceil(PAGE_BYTES) as u32;
-        let queue = QueueId(self.rings.len() as u32);
-        let base = self.next_ring_va;
+        let used_before = self.free_rings.iter().rposition(|free| free.pages == count);
+        let (queue, base) = match used_before.map(|at| self.free_rings[at]) {
+            Some(free) => (free.queue, free.base),
+            None => (QueueId(self.rings.len() as u32), self.next_ring_va),
+        };
         let bytes = u64::from(count) * PAGE_BYTES as u64;
         self.firmware.prepare(memory, base, bytes).map_err(GpuError::Map)?;
         let mut pages = Vec::new();
@@ -185,14 +204,21 @@ impl Gpu {
             mapped.map_err(GpuError::Map)?;
             at = at.add(PAGE_BYTES as u64);
         }
-        // One page between rings stays empty, so that a stray access faults.
-        self.next_ring_va = at.add(PAGE_BYTES as u64);
         let (host, device) = (HostRing::new(pages, slots), DeviceRing::new(base, slots));
-        self.rings.push(Some(Ring { host, device, base }));
+        let ring = Some(Ring { host, device, base });
+        if let Some(at) = used_before {
+            self.free_rings.swap_remove(at);
+            self.rings[index(queue.0)] = ring;
+        } else {
+            // One page between rings stays empty, so that a stray access faults.
+            self.next_ring_va = at.add(PAGE_BYTES as u64);
+            self.rings.push(ring);
+        }
         Ok(queue)
     }
 
-    /// Takes an empty ring away and gives its memory back. Its number is not used again.
+    /// Takes an empty ring away and gives its memory back. Its number and its place may be used again, so an interrupt that is
+    /// still on its way may name a ring that knows nothing of the job.
     ///
     /// # Errors
     ///
@@ -211,6 +237,12 @@ impl Gpu {
             at = at.add(PAGE_BYTES as u64);
         }
         self.rotation.retain(|other| *other != queue);
+        for engine in &mut self.engines {
+            engine.turn = engine.turn.filter(|turn| turn.queue != queue);
+        }
+        // CAST: as in `create_ring`.
+        let pages = ring.host.pages().len() as u32;
+        self.free_rings.push(FreeRing { queue, pages, base: ring.base });
         Ok(ring.host.free(memory)?)
     }
 

@@ -66,6 +66,14 @@ struct Page {
     generation: u32,
 }
 
+/// Whom pages are charged to.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    pages: u32,
+    /// Its number may be given again once nothing is charged to it.
+    gone: bool,
+}
+
 /// One memory. `bytes` and `pages` grow together up to `pages_max`, for which room was reserved at the start.
 #[derive(Debug)]
 struct Domain {
@@ -92,7 +100,9 @@ impl Local<'_> {
 #[derive(Debug)]
 pub struct Memory {
     domains: Vec<Domain>,
-    pages_by_owner: Vec<u32>,
+    owners: Vec<Owner>,
+    /// Numbers of owners that are gone, and charged nothing any more.
+    free_owners: Vec<OwnerId>,
     tap: Tap,
 }
 
@@ -103,7 +113,8 @@ impl Memory {
     ///
     /// [`MemoryError::OutOfHostMemory`].
     pub fn new(system_bytes: u64) -> Result<Self, MemoryError> {
-        let mut memory = Self { domains: Vec::new(), pages_by_owner: Vec::new(), tap: Tap::default() };
+        let (domains, owners, free_owners) = (Vec::new(), Vec::new(), Vec::new());
+        let mut memory = Self { domains, owners, free_owners, tap: Tap::default() };
         memory.add_domain(system_bytes)?;
         Ok(memory)
     }
@@ -133,11 +144,28 @@ impl Memory {
     ///
     /// [`MemoryError::OutOfHostMemory`].
     pub fn add_owner(&mut self) -> Result<OwnerId, MemoryError> {
-        let id = u32::try_from(self.pages_by_owner.len());
+        if let Some(owner) = self.free_owners.pop() {
+            self.owners[index(owner.0)].gone = false;
+            return Ok(owner);
+        }
+        let id = u32::try_from(self.owners.len());
         let id = id.map_err(|_| MemoryError::OutOfHostMemory)?;
-        self.pages_by_owner.try_reserve(1).map_err(|_| MemoryError::OutOfHostMemory)?;
-        self.pages_by_owner.push(0);
+        self.owners.try_reserve(1).map_err(|_| MemoryError::OutOfHostMemory)?;
+        self.owners.push(Owner { pages: 0, gone: false });
         Ok(OwnerId(id))
+    }
+
+    /// Lets an owner go. Its number is given again once nothing is charged to it.
+    pub fn remove_owner(&mut self, owner: OwnerId) {
+        let Some(known) = self.owners.get_mut(index(owner.0)) else { return };
+        if !core::mem::replace(&mut known.gone, true) && known.pages == 0 {
+            self.free_owners.push(owner);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn owners(&self) -> usize {
+        self.owners.len()
     }
 
     /// One zeroed page.
@@ -147,14 +175,14 @@ impl Memory {
     /// [`MemoryError::OutOfPages`], or an unknown domain or owner.
     pub fn allocate(&mut self, domain: DomainId, owner: OwnerId) -> Result<PageId, MemoryError> {
         let charged = index(owner.0);
-        if charged >= self.pages_by_owner.len() {
+        if charged >= self.owners.len() {
             return Err(MemoryError::NoSuchOwner(owner));
         }
         let room = self.domains.get_mut(usize::from(domain.0)).ok_or(MemoryError::NoSuchPage)?;
         let at = room.take().ok_or(MemoryError::OutOfPages { domain, wanted: 1, free: 0 })?;
         let meta = &mut room.pages[index(at)];
         *meta = Page { owner, holders: 1, generation: meta.generation.wrapping_add(1) };
-        self.pages_by_owner[charged] += 1;
+        self.owners[charged].pages += 1;
         let page = PageId { domain, index: at };
         self.tap.observe(Observation::PageAllocated { page, owner });
         Ok(page)
@@ -211,7 +239,11 @@ impl Memory {
         if meta.holders == 0 {
             let owner = meta.owner;
             self.domains[usize::from(page.domain.0)].free.push(page.index);
-            self.pages_by_owner[index(owner.0)] -= 1;
+            let charged = &mut self.owners[index(owner.0)];
+            charged.pages -= 1;
+            if charged.gone && charged.pages == 0 {
+                self.free_owners.push(owner);
+            }
             self.tap.observe(Observation::PageFreed { page });
         }
         Ok(())
@@ -226,7 +258,7 @@ impl Memory {
     /// Pages charged to `owner`.
     #[must_use]
     pub fn pages_of(&self, owner: OwnerId) -> u32 {
-        self.pages_by_owner.get(index(owner.0)).copied().unwrap_or(0)
+        self.owners.get(index(owner.0)).map_or(0, |owner| owner.pages)
     }
 
     /// How often a page was handed out, and 0 for a page that never was.

@@ -54,3 +54,18 @@ fn impossible_sizes_are_refused() {
     assert!(memory.allocate(DomainId::SYSTEM, nobody).is_err());
     assert!(memory.page(PageId { domain: DomainId(4), index: 0 }).is_none());
 }
+
+#[test]
+fn an_owners_number_is_given_again_once_it_is_charged_nothing() {
+    let (mut memory, owner) = two_pages();
+    let page = memory.allocate(DomainId::SYSTEM, owner).unwrap();
+    memory.remove_owner(owner);
+    let other = memory.add_owner().unwrap();
+    assert_ne!(other, owner, "a page is charged to it");
+    memory.free(page).unwrap();
+    assert_eq!(memory.add_owner(), Ok(owner));
+    memory.remove_owner(other);
+    memory.remove_owner(other);
+    assert_eq!(memory.add_owner(), Ok(other));
+    assert_ne!(memory.add_owner(), Ok(other), "it was removed once");
+}

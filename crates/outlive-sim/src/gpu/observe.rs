@@ -158,6 +158,11 @@ pub enum Observation {
         /// Which context.
         context: u64,
     },
+    /// Library: no fence of this context will be published any more.
+    ContextClosed {
+        /// The timeline.
+        context: u64,
+    },
     /// Library: a fence was signalled.
     FenceSignaled {
         /// Which fence.

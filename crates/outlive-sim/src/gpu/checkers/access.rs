@@ -99,6 +99,11 @@ impl AccessChecker {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
+        self.jobs.len() + self.payloads.len()
+    }
+
     /// Hands over the counts.
     pub const fn finish(&self, audit: &mut Audit) {
         audit.released_while_hardware_busy = self.released_while_hardware_busy;

@@ -40,7 +40,15 @@ impl FenceChecker {
             Observation::Unordered { context } => {
                 self.contexts.entry(context).or_default().unordered = true;
             }
+            Observation::ContextClosed { context } => self.closed(context),
             _ => {}
+        }
+    }
+
+    fn closed(&mut self, context: u64) {
+        // What is open stays, to be counted in the end.
+        if self.contexts.get(&context).is_some_and(|known| known.open.is_empty()) {
+            self.contexts.remove(&context);
         }
     }
 
@@ -71,6 +79,11 @@ impl FenceChecker {
             let earlier = open.front().copied().unwrap_or(0);
             violations.add(|| format!("{at}: fence {context}:{seqno} was signalled before {context}:{earlier}"));
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
+        self.contexts.len()
     }
 
     /// Counts what is open as never signalled.

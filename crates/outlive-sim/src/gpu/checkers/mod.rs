@@ -114,9 +114,10 @@ impl Checkers {
     pub fn observe(&mut self, seen: &Stamped) {
         let Self { access, fences, objects, violations } = self;
         match seen.what {
-            Observation::FenceCreated { .. } | Observation::FenceSignaled { .. } | Observation::Unordered { .. } => {
-                fences.observe(seen, violations);
-            }
+            Observation::FenceCreated { .. }
+            | Observation::FenceSignaled { .. }
+            | Observation::ContextClosed { .. }
+            | Observation::Unordered { .. } => fences.observe(seen, violations),
             Observation::LeaseTaken { .. } | Observation::LeaseReturned { .. } | Observation::Quarantined { .. } => {
                 objects.observe(seen, violations);
             }
@@ -147,6 +148,12 @@ impl Checkers {
             self.observe(seen);
         }
         memory.tap_mut().clear();
+    }
+
+    /// Entries in the books of each, pages left out.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> [usize; 3] {
+        [self.access.size(), self.fences.size(), self.objects.size()]
     }
 
     /// The counts, at the end of the world: what is outstanding now is leaked.

@@ -73,6 +73,11 @@ impl ObjectChecker {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
+        self.payloads.len() + self.leases.len()
+    }
+
     /// Counts what is outstanding as leaked.
     pub fn finish(&self, audit: &mut Audit, violations: &mut Violations) {
         audit.payloads_created = self.created;
