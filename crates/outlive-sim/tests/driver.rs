@@ -171,3 +171,20 @@ fn a_late_interrupt_of_a_ring_that_is_gone_means_no_job_of_the_next() {
     drop((job, other, second));
     ends_well(host);
 }
+
+#[test]
+fn a_device_pulled_out_while_a_ring_is_reset_goes_all_the_same() {
+    let gpu = Config { ring_reset_ns: 50_000_000, ..Config::default() };
+    let host = SimHost::new(HostConfig { gpu, ..HostConfig::default() }).unwrap();
+    let client = client(&host);
+    let job = client.submit(JobSpec { timeout: Some(5 * MS), ..faulty(FaultKind::Hang) }).unwrap();
+    let device = host.device().unwrap();
+    assert!(host.run_while_waiting(Time::from_ns(1_000_000_000), || device.resets() == 1));
+    assert_eq!(host.resets(), 0, "it is under way");
+    // Nobody is told: the reset's watchdog finds out.
+    device.driver().pull_out();
+    host.run_for(5_000 * MS);
+    assert_eq!(result(&job), Some(Err(FenceError::TimedOut)));
+    drop((job, client));
+    ends_well(host);
+}

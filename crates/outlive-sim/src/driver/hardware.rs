@@ -230,8 +230,7 @@ impl Driver for SimDriver {
         if let Some((gpu, memory)) = machine.device() {
             gpu.unplug(memory, now);
         }
-        let stale = core::mem::take(&mut machine.tokens);
-        machine.outbox.extend(stale.into_iter().map(|(_, token)| Delivery::Failed(token)));
+        machine.fail_resets();
         machine.end_all(ResetScope::Device, FenceError::DeviceLost);
         machine.outbox.push_back(Delivery::Quiesced(token));
         self.shared.release(machine);
@@ -299,6 +298,12 @@ impl Machine {
         Ok(())
     }
 
+    /// Resets that will not be heard of any more. A token that is kept keeps the library's device.
+    fn fail_resets(&mut self) {
+        let stale = core::mem::take(&mut self.tokens);
+        self.outbox.extend(stale.into_iter().map(|(_, token)| Delivery::Failed(token)));
+    }
+
     fn start_reset(&mut self, scope: ResetScope, token: ResetToken) {
         let now = self.now;
         let Some((gpu, memory)) = self.device() else {
@@ -311,7 +316,8 @@ impl Machine {
                 self.sweep(scope);
             }
             Err(GpuError::Unplugged) => {
-                // What is not there touches nothing.
+                // What is not there touches nothing. Nor does it end a reset that was under way.
+                self.fail_resets();
                 self.end_all(scope, FenceError::DeviceLost);
                 self.outbox.push_back(Delivery::Quiesced(token));
             }
