@@ -17,6 +17,8 @@ pub(super) struct Entry<M> {
 }
 
 pub(super) struct Overlay<M> {
+    /// What the first request does, as long as it is the only one: most batches need no tree.
+    first: Option<Cover<M>>,
     tree: Tree<u64, Entry<M>>,
     mappings: usize,
 }
@@ -33,16 +35,33 @@ pub(super) struct Cover<M> {
 
 impl<M> Overlay<M> {
     pub(super) const fn new() -> Self {
-        Self { tree: Tree::new(), mappings: 0 }
+        Self { first: None, tree: Tree::new(), mappings: 0 }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.tree.is_empty()
+        self.first.is_none() && self.tree.is_empty()
     }
 
     /// How many mappings are in it.
     pub(super) const fn mappings(&self) -> usize {
         self.mappings
+    }
+
+    /// Makes room for another request. Before [`Overlay::over`] and [`Overlay::next_base`] may be asked, and before each
+    /// [`Overlay::cover`].
+    pub(super) fn prepare(&mut self) -> Result<(), AllocError> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        // The new entry and one on either side; twice if the first request goes into the tree now.
+        if self.tree.room() < 6 {
+            self.tree.try_reserve(self.tree.len().max(6))?;
+        }
+        if let Some(first) = self.first.take() {
+            self.mappings = 0;
+            self.put(first);
+        }
+        Ok(())
     }
 
     /// The entry over `va`.
@@ -58,19 +77,27 @@ impl<M> Overlay<M> {
 
     /// Takes the lowest entry out.
     pub(super) fn pop_first(&mut self) -> Option<(u64, Entry<M>)> {
-        self.tree.pop_first()
-    }
-
-    /// Room for what [`Overlay::cover`] may add: the new entry and one on either side.
-    pub(super) fn reserve(&mut self) -> Result<(), AllocError> {
-        if self.tree.room() >= 3 {
-            return Ok(());
+        let Some(first) = &mut self.first else { return self.tree.pop_first() };
+        if let Some(below) = first.below.take() {
+            return Some((below.range.base(), Entry { last: below.range.last(), mapping: Some(below) }));
         }
-        self.tree.try_reserve(self.tree.len().max(3))
+        let Cover { range, above, new, .. } = self.first.take()?;
+        // What sticks out above comes next, with nothing below it any more.
+        self.first = above.map(|above| Cover { range: above.range, below: None, above: None, new: Some(above) });
+        Some((range.base(), Entry { last: range.last(), mapping: new }))
     }
 
     /// Puts `cover` over what there is.
     pub(super) fn cover(&mut self, cover: Cover<M>) {
+        if self.is_empty() {
+            self.mappings = [&cover.below, &cover.new, &cover.above].into_iter().flatten().count();
+            self.first = Some(cover);
+        } else {
+            self.put(cover);
+        }
+    }
+
+    fn put(&mut self, cover: Cover<M>) {
         let Cover { range, below, above, new } = cover;
         let cut_below = self.tree.last_before(&range.base()).filter(|(_, entry)| entry.last >= range.base());
         if let Some((base, _)) = cut_below {

@@ -48,6 +48,7 @@ impl<M: Clone> Stage<M> {
         range: VaRange,
         new: Option<Mapping<M>>,
     ) -> Result<(), AllocError> {
+        self.overlay.prepare()?;
         let mut walk = Walk::new(store, &self.overlay, range);
         if self.overlay.is_empty() {
             self.first_floor = walk.floor;
@@ -76,7 +77,6 @@ impl<M: Clone> Stage<M> {
         if touched == 0 && new.is_none() {
             return Ok(());
         }
-        self.overlay.reserve()?;
         if let Some(new) = &new {
             push(&mut self.steps, Step::Map { mapping: new.clone() })?;
         }
@@ -97,6 +97,7 @@ impl<M: Clone> Stage<M> {
     ) -> Result<(), AllocError> {
         let mut rest = Some(range);
         while let Some(here) = rest {
+            self.overlay.prepare()?;
             let Some((old, _)) = Walk::new(store, &self.overlay, here).next() else { break };
             let part = old.range.intersection(here).unwrap_or(here);
             rest = (part.last() < range.last()).then(|| VaRange::between(part.last() + 1, range.last()));

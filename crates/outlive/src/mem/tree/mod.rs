@@ -1,10 +1,10 @@
-//! The one ordered map: an AVL tree whose nodes lie in one vector, so that [`Tree::try_reserve`] is the only method that
+//! The one ordered map: an AVL tree whose nodes lie in vectors, so that [`Tree::try_reserve`] is the only method that
 //! can run out of memory.
 //!
 //! # Invariants
-//! - A slot of the vector is in the tree and holds an entry, or has been taken out of the tree by [`Tree::detach`] and still
+//! - A slot of the vectors is in the tree and holds an entry, or has been taken out of the tree by [`Tree::detach`] and still
 //!   holds its entry, or is in the free list and holds none. The tree has `len` of the `nodes.len()` slots, and `out` more
-//!   are detached; the vector never shrinks.
+//!   are detached; the vectors never shrink.
 //! - In order from left to right, keys ascend strictly. A comparison that panics leaves the tree as it was: every method
 //!   has compared all it will compare before it changes anything.
 //! - `height` is the number of nodes on the longest way down, the node included; those of two siblings differ by at
@@ -44,46 +44,52 @@ const MOST: usize = NIL as usize;
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
 
-struct Node<K, V> {
-    /// `None` in the free list.
-    entry: Option<(K, V)>,
+/// What a way down reads, apart from the values, so that more of it stays in the processor's caches.
+struct Node<K> {
+    /// In the free list, the one that was there last.
+    key: K,
     up: u32,
     /// In the free list, the left kid is the next free slot.
     kids: [u32; 2],
     height: u8,
 }
 
-impl<K, V> Node<K, V> {
-    /// A node of the free list, before `next`.
-    const fn free(next: u32) -> Self {
-        Self { entry: None, up: NIL, kids: [next, NIL], height: 0 }
+impl<K> Node<K> {
+    /// A node without kids.
+    const fn leaf(key: K, up: u32) -> Self {
+        Self { key, up, kids: [NIL; 2], height: 1 }
     }
 }
 
 /// An ordered map that allocates only in [`Tree::try_reserve`].
 pub(crate) struct Tree<K, V> {
-    nodes: HeapVec<Node<K, V>>,
+    nodes: HeapVec<Node<K>>,
+    /// Of the node with the same number; `None` in the free list.
+    values: HeapVec<Option<V>>,
     root: u32,
     free: u32,
     len: usize,
     out: usize,
 }
 
-impl<K, V> Tree<K, V> {
+impl<K: Copy, V> Tree<K, V> {
+    const SLOT_BYTES: usize = size_of::<Node<K>>() + size_of::<Option<V>>();
+
     /// An empty tree without room for anything.
     pub(crate) const fn new() -> Self {
-        Self { nodes: HeapVec::new(), root: NIL, free: NIL, len: 0, out: 0 }
+        Self { nodes: HeapVec::new(), values: HeapVec::new(), root: NIL, free: NIL, len: 0, out: 0 }
     }
 
     /// Makes room for `more` entries beyond those it holds now (detached ones included), and no more than that: a map that grows bit by bit asks
     /// for several at a time. Room is given back only when the tree is dropped.
     pub(crate) fn try_reserve(&mut self, more: usize) -> Result<(), AllocError> {
         let Some(wanted) = (self.len + self.out).checked_add(more).filter(|wanted| *wanted <= MOST) else {
-            return Err(AllocError { bytes: more.saturating_mul(size_of::<Node<K, V>>()) });
+            return Err(AllocError { bytes: more.saturating_mul(Self::SLOT_BYTES) });
         };
-        // Free slots are room, too. The vector reserves beyond its length, which counts them.
+        // Free slots are room, too. The vectors reserve beyond their length, which counts them.
         let more = wanted.saturating_sub(self.nodes.len());
-        try_reserve(&mut self.nodes, more)
+        try_reserve(&mut self.nodes, more)?;
+        try_reserve(&mut self.values, more)
     }
 
     /// How many entries there are.
@@ -98,12 +104,12 @@ impl<K, V> Tree<K, V> {
 
     /// How many entries there can be at all before [`Tree::try_reserve`] is needed again, detached ones included.
     pub(crate) fn capacity(&self) -> usize {
-        self.nodes.capacity().min(MOST)
+        self.nodes.capacity().min(self.values.capacity()).min(MOST)
     }
 
     /// Bytes of memory, room for more included.
     pub(crate) fn bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node<K, V>>()
+        self.nodes.capacity() * size_of::<Node<K>>() + self.values.capacity() * size_of::<Option<V>>()
     }
 
     /// How many more entries there can be before [`Tree::try_reserve`] is needed again.
@@ -131,23 +137,22 @@ impl<K, V> Tree<K, V> {
         Iter { tree: self, at: self.outermost(self.root, LEFT) }
     }
 
-    fn node(&self, at: u32) -> &Node<K, V> {
+    fn node(&self, at: u32) -> &Node<K> {
         &self.nodes[at as usize]
     }
 
-    fn node_mut(&mut self, at: u32) -> &mut Node<K, V> {
+    fn node_mut(&mut self, at: u32) -> &mut Node<K> {
         &mut self.nodes[at as usize]
     }
 
     /// What slot `at` holds; nothing if that is [`NIL`].
     fn entry(&self, at: u32) -> Option<(&K, &V)> {
-        let (key, value) = self.nodes.get(at as usize)?.entry.as_ref()?;
-        Some((key, value))
+        let value = self.values.get(at as usize)?.as_ref()?;
+        Some((&self.node(at).key, value))
     }
 
     fn value_mut(&mut self, at: u32) -> Option<&mut V> {
-        let (_, value) = self.nodes.get_mut(at as usize)?.entry.as_mut()?;
-        Some(value)
+        self.values.get_mut(at as usize)?.as_mut()
     }
 
     /// The height of the subtree at `at`, zero for [`NIL`].
@@ -185,17 +190,27 @@ impl<K, V> Tree<K, V> {
         }
     }
 
-    /// A slot that is in neither the tree nor the free list and holds nothing; none if there is no room.
-    fn slot(&mut self) -> Option<u32> {
-        if self.free == NIL {
-            let count = self.nodes.len();
-            self.free = u32::try_from(count).ok().filter(|_| count < self.capacity())?;
-            #[expect(clippy::disallowed_methods, reason = "below the capacity, so it does not allocate")]
-            self.nodes.push(Node::free(NIL));
-        }
+    /// Puts an entry into a slot that was in neither the tree nor the free list, or was in the latter; the entry comes back
+    /// if there is no room.
+    fn occupy(&mut self, node: Node<K>, value: V) -> Result<u32, (K, V)> {
         let at = self.free;
-        self.free = self.kid(at, LEFT);
-        Some(at)
+        if at != NIL {
+            self.free = self.kid(at, LEFT);
+            *self.node_mut(at) = node;
+            self.values[at as usize] = Some(value);
+            return Ok(at);
+        }
+        let count = self.nodes.len();
+        match u32::try_from(count) {
+            Ok(at) if count < self.capacity() => {
+                #[expect(clippy::disallowed_methods, reason = "below the capacity, so it does not allocate")]
+                self.nodes.push(node);
+                #[expect(clippy::disallowed_methods, reason = "below the capacity, so it does not allocate")]
+                self.values.push(Some(value));
+                Ok(at)
+            }
+            _ => Err((node.key, value)),
+        }
     }
 
     /// Hangs `kid`, which may be [`NIL`], below `at` on `side`; as the root if `at` is [`NIL`].
@@ -286,9 +301,11 @@ impl<K, V> Tree<K, V> {
 
     /// Puts slot `at`, which is not in the tree, into the free list and returns its entry.
     fn empty(&mut self, at: u32) -> Option<(K, V)> {
-        let free = Node::free(self.free);
-        self.free = at;
-        mem::replace(self.node_mut(at), free).entry
+        let next = mem::replace(&mut self.free, at);
+        let node = self.node_mut(at);
+        (node.up, node.kids) = (NIL, [next, NIL]);
+        let key = node.key;
+        self.values[at as usize].take().map(|value| (key, value))
     }
 
     /// Takes the entry of slot `at` out; nothing if that is [`NIL`].
@@ -302,10 +319,7 @@ impl<K, V> Tree<K, V> {
 
     /// Hangs a new leaf below `up` on `side`, where there is nothing; the entry back if there is no room.
     fn grow(&mut self, up: u32, side: usize, key: K, value: V) -> Result<u32, (K, V)> {
-        let Some(leaf) = self.slot() else {
-            return Err((key, value));
-        };
-        *self.node_mut(leaf) = Node { entry: Some((key, value)), up, kids: [NIL; 2], height: 1 };
+        let leaf = self.occupy(Node::leaf(key, up), value)?;
         self.attach(up, side, leaf);
         self.len += 1;
         self.settle(up);
@@ -313,7 +327,7 @@ impl<K, V> Tree<K, V> {
     }
 }
 
-impl<K: Ord, V> Tree<K, V> {
+impl<K: Ord + Copy, V> Tree<K, V> {
     /// Adds an entry. Under a key that is there, only the value is replaced and comes back, even in a full tree; both
     /// come back, and nothing changes, if there is no room.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Result<Option<V>, (K, V)> {
@@ -362,13 +376,13 @@ impl<K: Ord, V> Tree<K, V> {
     /// The slot of `key`, or [`NIL`]; then the node below which that is or would be, and on which side.
     fn descend(&self, key: &K) -> (u32, u32, usize) {
         let (mut at, mut up, mut side) = (self.root, NIL, LEFT);
-        while let Some((here, _)) = self.entry(at) {
-            let way = match key.cmp(here) {
+        while let Some(node) = self.nodes.get(at as usize) {
+            let way = match key.cmp(&node.key) {
                 Ordering::Less => LEFT,
                 Ordering::Greater => RIGHT,
                 Ordering::Equal => break,
             };
-            (at, up, side) = (self.kid(at, way), at, way);
+            (at, up, side) = (node.kids[way], at, way);
         }
         (at, up, side)
     }
@@ -381,8 +395,8 @@ impl<K: Ord, V> Tree<K, V> {
     /// The slot whose key is closest to `key` on `side` of it, or [`NIL`]. With `itself`, `key` is on every side.
     fn nearest(&self, key: &K, side: usize, itself: bool) -> u32 {
         let (mut best, mut at) = (NIL, self.root);
-        while let Some((here, _)) = self.entry(at) {
-            let way = match key.cmp(here) {
+        while let Some(node) = self.nodes.get(at as usize) {
+            let way = match key.cmp(&node.key) {
                 Ordering::Less => LEFT,
                 Ordering::Greater => RIGHT,
                 Ordering::Equal if itself => return at,
@@ -391,13 +405,13 @@ impl<K: Ord, V> Tree<K, V> {
             if way != side {
                 best = at;
             }
-            at = self.kid(at, way);
+            at = node.kids[way];
         }
         best
     }
 }
 
-impl<K, V> fmt::Debug for Tree<K, V> {
+impl<K: Copy, V> fmt::Debug for Tree<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tree({} of {})", self.len, self.capacity())
     }
@@ -409,7 +423,7 @@ pub(crate) struct Iter<'a, K, V> {
     at: u32,
 }
 
-impl<'a, K, V> Iterator for Iter<'a, K, V> {
+impl<'a, K: Copy, V> Iterator for Iter<'a, K, V> {
     type Item = (&'a K, &'a V);
 
     fn next(&mut self) -> Option<Self::Item> {

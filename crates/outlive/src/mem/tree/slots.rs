@@ -3,9 +3,8 @@
 //! A [`Slot`] stays good until its entry is taken out; asking with one that is not good is answered from whatever is there
 //! then, so whoever keeps slots (address spaces do) says why they are good.
 
-use super::{HeapVec, LEFT, MOST, NIL, Node, RIGHT, Tree};
-use crate::mem::{AllocError, try_reserve};
-use core::cmp::Ordering;
+use super::{LEFT, NIL, Node, RIGHT, Tree};
+use crate::mem::AllocError;
 use core::fmt;
 
 /// The place of an entry, or none.
@@ -23,7 +22,7 @@ impl fmt::Debug for Slot {
     }
 }
 
-impl<K, V> Tree<K, V> {
+impl<K: Copy, V> Tree<K, V> {
     /// Whether there is no entry at all, detached ones included.
     pub(crate) const fn is_bare(&self) -> bool {
         self.len == 0 && self.out == 0
@@ -37,8 +36,8 @@ impl<K, V> Tree<K, V> {
     /// What is at `slot`, to be changed. Who changes a key keeps the order, at the latest before the next method that
     /// compares.
     pub(crate) fn at_mut(&mut self, slot: Slot) -> Option<(&mut K, &mut V)> {
-        let (key, value) = self.nodes.get_mut(slot.0 as usize)?.entry.as_mut()?;
-        Some((key, value))
+        let value = self.values.get_mut(slot.0 as usize)?.as_mut()?;
+        Some((&mut self.nodes[slot.0 as usize].key, value))
     }
 
     /// The place of the lowest key.
@@ -94,15 +93,14 @@ impl<K, V> Tree<K, V> {
     /// A tree of `count` entries, which `entries` yields in ascending order; fewer if it yields fewer. As low as can be, with
     /// entries side by side in memory.
     pub(crate) fn from_sorted(count: usize, entries: impl Iterator<Item = (K, V)>) -> Result<Self, AllocError> {
-        if count > MOST {
-            return Err(AllocError { bytes: count.saturating_mul(size_of::<Node<K, V>>()) });
+        let mut tree = Self::new();
+        tree.try_reserve(count)?;
+        for (key, value) in entries.take(count) {
+            // There is room for all.
+            let _ = tree.occupy(Node::leaf(key, NIL), value);
         }
-        let mut nodes: HeapVec<Node<K, V>> = HeapVec::new();
-        try_reserve(&mut nodes, count)?;
-        nodes.extend(entries.take(count).map(|entry| Node { entry: Some(entry), ..Node::free(NIL) }));
-        let len = nodes.len();
-        let mut tree = Self { nodes, len, ..Self::new() };
-        tree.root = tree.hang_all(0, len, NIL);
+        tree.len = tree.nodes.len();
+        tree.root = tree.hang_all(0, tree.len, NIL);
         Ok(tree)
     }
 
@@ -123,16 +121,15 @@ impl<K, V> Tree<K, V> {
     }
 }
 
-impl<K: Ord, V> Tree<K, V> {
+impl<K: Ord + Copy, V> Tree<K, V> {
     /// The place of the highest key that is not above `key`.
     pub(crate) fn floor(&self, key: &K) -> Slot {
         let (mut best, mut at) = (NIL, self.root);
-        while let Some((here, _)) = self.entry(at) {
-            match key.cmp(here) {
-                Ordering::Less => at = self.kid(at, LEFT),
-                Ordering::Greater => (best, at) = (at, self.kid(at, RIGHT)),
-                Ordering::Equal => return Slot(at),
-            }
+        while let Some(node) = self.nodes.get(at as usize) {
+            // No early end and no choice of branches: the way down is a matter of chance, which processors guess badly.
+            let right = node.key <= *key;
+            best = if right { at } else { best };
+            at = node.kids[usize::from(right)];
         }
         Slot(best)
     }

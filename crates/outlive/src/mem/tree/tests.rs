@@ -12,13 +12,13 @@ use proptest::{prop_assert, prop_assert_eq, proptest};
 type Real = Tree<u8, u16>;
 
 /// Checks every invariant of the header below `at` and returns the height.
-fn height<K: Ord, V>(tree: &Tree<K, V>, at: u32, up: u32, seen: &mut usize) -> u8 {
+fn height<K: Ord + Copy, V>(tree: &Tree<K, V>, at: u32, up: u32, seen: &mut usize) -> u8 {
     if at == NIL {
         return 0;
     }
     *seen += 1;
     let node = tree.node(at);
-    assert!(node.entry.is_some(), "a free slot is in the tree");
+    assert!(tree.values[at as usize].is_some(), "a free slot is in the tree");
     assert_eq!(node.up, up);
     let [left, right] = node.kids.map(|kid| height(tree, kid, at, seen));
     assert!(left.abs_diff(right) < 2, "out of balance: {left} and {right}");
@@ -26,7 +26,7 @@ fn height<K: Ord, V>(tree: &Tree<K, V>, at: u32, up: u32, seen: &mut usize) -> u
     node.height
 }
 
-fn check<K: Ord, V>(tree: &Tree<K, V>) {
+fn check<K: Ord + Copy, V>(tree: &Tree<K, V>) {
     let mut seen = 0;
     height(tree, tree.root, NIL, &mut seen);
     assert_eq!(seen, tree.len());
@@ -35,7 +35,7 @@ fn check<K: Ord, V>(tree: &Tree<K, V>) {
     let mut free = tree.free;
     while free != NIL {
         seen += 1;
-        assert!(tree.node(free).entry.is_none(), "an entry is in the free list");
+        assert!(tree.values[free as usize].is_none(), "an entry is in the free list");
         free = tree.kid(free, LEFT);
     }
     assert_eq!(seen + tree.out, tree.nodes.len());
