@@ -29,6 +29,13 @@ impl fmt::Display for BoId {
     }
 }
 
+impl BoId {
+    /// Where its entry is; mappings keep this.
+    pub(super) const fn place(self) -> u32 {
+        self.place
+    }
+}
+
 /// Why a buffer was not opened; its data comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -66,8 +73,8 @@ pub(super) struct Place<V> {
     next_free: u32,
 }
 
-/// No place, in `next_free`, in mappings without a buffer.
-pub(super) const NOWHERE: u32 = u32::MAX;
+/// No place. There is none as high as this, nor right below.
+const NOWHERE: u32 = u32::MAX;
 
 pub(super) struct Bos<V> {
     places: HeapVec<Place<V>>,
@@ -82,7 +89,7 @@ impl<V> Bos<V> {
     pub(super) fn open(&mut self, size: u64, data: V) -> Result<BoId, (AllocError, V)> {
         if self.free == NOWHERE {
             let count = self.places.len();
-            let fits = u32::try_from(count).ok().filter(|place| *place < NOWHERE);
+            let fits = u32::try_from(count).ok().filter(|place| *place < NOWHERE - 1);
             let Some(place) = fits else {
                 return Err((AllocError { bytes: size_of::<Place<V>>() }, data));
             };
@@ -135,11 +142,6 @@ impl<V> Bos<V> {
         entry.mappings = 0;
         self.free = id.place;
         data
-    }
-
-    /// Where `id`'s entry is; mappings keep this.
-    pub(super) const fn place_of(id: BoId) -> u32 {
-        id.place
     }
 
     /// The id of the open buffer at `place`, which a mapping named.

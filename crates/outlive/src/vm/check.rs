@@ -40,9 +40,8 @@ impl<V, M> Space<V, M> {
             Request::Unmap { .. } | Request::Protect { .. } => None,
         });
         let tree = Store::<V, M>::tree_of(requests.len(), mappings);
-        let tree = tree.map_err(|error| PlanError { request: 0, rule: error.into() })?;
-        self.store.fill(tree);
-        Ok(())
+        let filled = tree.and_then(|tree| self.store.fill(tree));
+        filled.map_err(|error| PlanError { request: 0, rule: error.into() })
     }
 
     /// Checks everything about `request` that does not depend on other mappings.

@@ -28,7 +28,7 @@
 //!
 //! # Cost
 //! n mappings: finding, planning and committing a request O(log n) and a constant per mapping it touches; the neighbours O(1)
-//! from there. 80 bytes a mapping and the driver's data, half as much again at worst while the table is not full.
+//! from there. 72 bytes a mapping and the driver's data, half as much again at worst while the table is not full.
 //!
 //! # Contexts
 //! [`Space::plan`], [`Space::open_bo`], [`Space::fill`] and [`Space::reserve_range`] allocate. Nothing else does, closing

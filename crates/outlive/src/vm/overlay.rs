@@ -23,6 +23,11 @@ pub(super) struct Overlay<M> {
     mappings: usize,
 }
 
+/// What is left of an overlay without entries: memory.
+pub(super) struct Spent<M> {
+    _tree: Tree<u64, Entry<M>>,
+}
+
 /// What a request does to the overlay.
 pub(super) struct Cover<M> {
     pub(super) range: VaRange,
@@ -85,6 +90,12 @@ impl<M> Overlay<M> {
         // What sticks out above comes next, with nothing below it any more.
         self.first = above.map(|above| Cover { range: above.range, below: None, above: None, new: Some(above) });
         Some((range.base(), Entry { last: range.last(), mapping: new }))
+    }
+
+    /// Its memory, once all entries are out.
+    pub(super) fn into_spent(self) -> Spent<M> {
+        debug_assert!(self.is_empty());
+        Spent { _tree: self.tree }
     }
 
     /// Puts `cover` over what there is.

@@ -2,7 +2,7 @@
 
 use super::bo::BoId;
 use super::mapping::{Mapping, Source};
-use super::overlay::Entry;
+use super::overlay::{Entry, Spent};
 use super::range::VaRange;
 use super::request::{PlanError, Request, Rule};
 use super::space::Space;
@@ -151,7 +151,8 @@ impl<'a, V, M: Clone> Plan<'a, V, M> {
             settle.settle(base, entry, floor.take());
         }
         debug_assert_eq!(space.store.tree.len(), stage.len);
-        Done { stage, ends, removed }
+        let Stage { steps, overlay, .. } = stage;
+        Done { steps, ends, removed, _spent: overlay.into_spent() }
     }
 }
 
@@ -255,22 +256,24 @@ impl<V, M> Settle<'_, V, M> {
 /// What a commit leaves over: the steps, and what the old mappings held. Dropping it drops the driver's data and frees
 /// memory, so drop it where that is legal.
 pub struct Done<M = ()> {
-    stage: Stage<M>,
+    steps: HeapVec<Step<M>>,
     ends: HeapVec<usize>,
     removed: HeapVec<M>,
+    /// Only memory: it is to be freed here, not in the commit.
+    _spent: Spent<M>,
 }
 
 impl<M> Done<M> {
     /// The steps that were planned.
     #[must_use]
     pub fn steps(&self) -> &[Step<M>] {
-        &self.stage.steps
+        &self.steps
     }
 
     /// As [`Plan::steps_of`].
     #[must_use]
     pub fn steps_of(&self, request: usize) -> Range<usize> {
-        steps_of(&self.ends, self.stage.steps.len(), request)
+        steps_of(&self.ends, self.steps.len(), request)
     }
 
     /// What the mappings held that are no more, in ascending order of where they were. The steps have copies.
@@ -282,6 +285,6 @@ impl<M> Done<M> {
 
 impl<M> fmt::Debug for Done<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Done({} steps)", self.stage.steps.len())
+        write!(f, "Done({} steps)", self.steps.len())
     }
 }

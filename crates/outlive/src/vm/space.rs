@@ -175,7 +175,7 @@ impl<V, M> Space<V, M> {
     /// Bytes of memory that mappings and buffers take, room for more included.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.store.tree.bytes() + self.store.bos.bytes() + self.reserved.capacity() * size_of::<VaRange>()
+        self.store.bytes() + self.reserved.capacity() * size_of::<VaRange>()
     }
 
     /// Opens a buffer of `size` bytes, so that it can be mapped. Whoever opens sees to it that each buffer is open once.

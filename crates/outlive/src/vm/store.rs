@@ -2,15 +2,18 @@
 //!
 //! # Invariants
 //! - Mappings do not overlap; the key is the first address, `last` the last one.
-//! - A mapping with a buffer names an open one, and is in that buffer's list: `prev` and `next` are slots of the tree, good
-//!   as long as those mappings are there. One without a buffer is in no list.
+//! - A mapping with a buffer names an open one, and is in that buffer's list. Links are slots of the tree, good as long as
+//!   those mappings are there; they lie apart from the mappings, so that changing a list touches little memory. A mapping
+//!   without a buffer is in no list.
+//! - There is a link for every slot that the tree has room for.
 //! - Detached entries (see [`Store::detach_bo`]) are linked the same way, by `next` only; their buffer is closed.
 
-use super::bo::{BoId, Bos, NOWHERE};
+use super::bo::{BoId, Bos, Place};
 use super::mapping::{Flags, Mapping, Source};
 use super::range::VaRange;
-use crate::mem::AllocError;
 use crate::mem::tree::{Slot, Tree};
+use crate::mem::{AllocError, HeapVec, try_reserve};
+use core::num::NonZeroU32;
 
 /// What the tree holds for a mapping: [`Mapping`] in fewer bytes.
 pub(super) struct Body<M> {
@@ -19,28 +22,41 @@ pub(super) struct Body<M> {
     /// Zero if not repeated.
     window: u64,
     phase: u64,
-    /// [`NOWHERE`] if sparse.
-    bo: u32,
+    /// One above the buffer's place, or [`SPARSE`]. Never zero, which saves the tree a word for each mapping.
+    bo: NonZeroU32,
     flags: Flags,
+    data: M,
+}
+
+/// No buffer; no place is this high.
+const SPARSE: NonZeroU32 = NonZeroU32::MAX;
+
+/// The neighbours in a buffer's list.
+#[derive(Clone, Copy)]
+struct Link {
     prev: Slot,
     next: Slot,
-    data: M,
 }
 
 impl<M> Body<M> {
     fn new(mapping: Mapping<M>) -> (u64, Self) {
         let (bo, offset, window, phase) = match mapping.source {
-            Source::Bo { bo, offset } => (Bos::<()>::place_of(bo), offset, 0, 0),
-            Source::Repeated { bo, offset, window, phase } => (Bos::<()>::place_of(bo), offset, window, phase),
-            Source::Sparse => (NOWHERE, 0, 0, 0),
+            Source::Bo { bo, offset } => (Some(bo), offset, 0, 0),
+            Source::Repeated { bo, offset, window, phase } => (Some(bo), offset, window, phase),
+            Source::Sparse => (None, 0, 0, 0),
         };
+        let bo = bo.and_then(|bo| NonZeroU32::new(bo.place() + 1)).unwrap_or(SPARSE);
         let Mapping { range, flags, data, .. } = mapping;
-        let (prev, next) = (Slot::NONE, Slot::NONE);
-        (range.base(), Self { last: range.last(), offset, window, phase, bo, flags, prev, next, data })
+        (range.base(), Self { last: range.last(), offset, window, phase, bo, flags, data })
     }
 
     pub(super) fn into_data(self) -> M {
         self.data
+    }
+
+    /// The place of its buffer.
+    fn place(&self) -> Option<u32> {
+        (self.bo != SPARSE).then(|| self.bo.get() - 1)
     }
 
     fn view(&self, base: u64, bo: Option<BoId>) -> Mapping<&M> {
@@ -57,32 +73,48 @@ impl<M> Body<M> {
 pub(super) struct Store<V, M> {
     pub(super) tree: Tree<u64, Body<M>>,
     pub(super) bos: Bos<V>,
+    links: HeapVec<Link>,
 }
 
 impl<V, M> Store<V, M> {
     pub(super) const fn new() -> Self {
-        Self { tree: Tree::new(), bos: Bos::new() }
+        Self { tree: Tree::new(), bos: Bos::new(), links: HeapVec::new() }
     }
 
     /// Makes room for `more` mappings beyond those there are. Grows by half, so that growing one by one stays cheap.
     pub(super) fn reserve(&mut self, more: usize) -> Result<(), AllocError> {
-        if self.tree.room() >= more {
-            return Ok(());
+        if self.tree.room() < more {
+            self.tree.try_reserve(more.max(self.tree.len() / 2).max(4))?;
         }
-        self.tree.try_reserve(more.max(self.tree.len() / 2).max(4))
+        self.reserve_links(self.tree.capacity())
+    }
+
+    /// Makes as many links as a tree has slots.
+    fn reserve_links(&mut self, slots: usize) -> Result<(), AllocError> {
+        let more = slots.saturating_sub(self.links.len());
+        if more > 0 {
+            try_reserve(&mut self.links, more)?;
+            self.links.resize(slots, Link { prev: Slot::NONE, next: Slot::NONE });
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory, room for more included.
+    pub(super) fn bytes(&self) -> usize {
+        self.tree.bytes() + self.bos.bytes() + self.links.capacity() * size_of::<Link>()
     }
 
     /// The mapping at `slot`.
     pub(super) fn view(&self, slot: Slot) -> Option<Mapping<&M>> {
         let (base, body) = self.tree.at(slot)?;
-        let bo = (body.bo != NOWHERE).then(|| self.bos.id_at(body.bo));
+        let bo = body.place().map(|place| self.bos.id_at(place));
         Some(body.view(*base, bo))
     }
 
     /// The detached mapping at `slot`, whose buffer was `bo`, and the next of its list.
     pub(super) fn view_detached(&self, slot: Slot, bo: BoId) -> Option<(Mapping<&M>, Slot)> {
         let (base, body) = self.tree.at(slot)?;
-        Some((body.view(*base, Some(bo)), body.next))
+        Some((body.view(*base, Some(bo)), self.links.get(slot.index())?.next))
     }
 
     /// First and last address of the mapping at `slot`.
@@ -115,12 +147,9 @@ impl<V, M> Store<V, M> {
 
     /// Puts a mapping in the place of another whose order among the others it takes. Returns the old one's data.
     pub(super) fn replace(&mut self, slot: Slot, mapping: Mapping<M>) -> Option<M> {
-        let (base, mut body) = Body::new(mapping);
-        let (_, old) = self.tree.at(slot)?;
-        let stays = old.bo == body.bo;
-        if stays {
-            (body.prev, body.next) = (old.prev, old.next);
-        } else {
+        let (base, body) = Body::new(mapping);
+        let stays = self.tree.at(slot)?.1.bo == body.bo;
+        if !stays {
             self.unlink(slot);
         }
         let (key, old) = self.tree.at_mut(slot)?;
@@ -143,41 +172,49 @@ impl<V, M> Store<V, M> {
         let Some(place) = self.bos.find(id) else { return (Slot::NONE, 0) };
         let (head, count) = (place.head, place.mappings);
         let mut slot = head;
-        while let Some((_, body)) = self.tree.at(slot) {
-            let next = body.next;
+        while let Some(link) = self.links.get(slot.index()) {
             self.tree.detach(slot);
-            slot = next;
+            slot = link.next;
         }
         (head, count)
     }
 
     /// Puts the mapping at `slot` into its buffer's list.
     fn link(&mut self, slot: Slot) {
-        let Some((_, body)) = self.tree.at_mut(slot) else { return };
-        let Some(place) = self.bos.at_mut(body.bo) else { return };
+        let Some(place) = self.place_of(slot) else { return };
         place.mappings += 1;
         let next = core::mem::replace(&mut place.head, slot);
-        body.next = next;
-        body.prev = Slot::NONE;
-        if let Some((_, body)) = self.tree.at_mut(next) {
-            body.prev = slot;
+        self.set_link(slot, Link { prev: Slot::NONE, next });
+        if let Some(link) = self.links.get_mut(next.index()) {
+            link.prev = slot;
         }
     }
 
     /// Takes the mapping at `slot` out of its buffer's list.
     fn unlink(&mut self, slot: Slot) {
-        let Some((_, body)) = self.tree.at(slot) else { return };
-        let (bo, prev, next) = (body.bo, body.prev, body.next);
-        let Some(place) = self.bos.at_mut(bo) else { return };
+        let Some(Link { prev, next }) = self.links.get(slot.index()).copied() else { return };
+        let Some(place) = self.place_of(slot) else { return };
         place.mappings -= 1;
         if prev == Slot::NONE {
             place.head = next;
-        } else if let Some((_, body)) = self.tree.at_mut(prev) {
-            body.next = next;
+        } else if let Some(link) = self.links.get_mut(prev.index()) {
+            link.next = next;
         }
-        if let Some((_, body)) = self.tree.at_mut(next) {
-            body.prev = prev;
+        if let Some(link) = self.links.get_mut(next.index()) {
+            link.prev = prev;
         }
+    }
+
+    fn set_link(&mut self, slot: Slot, to: Link) {
+        if let Some(link) = self.links.get_mut(slot.index()) {
+            *link = to;
+        }
+    }
+
+    /// The buffer of the mapping at `slot`.
+    fn place_of(&mut self, slot: Slot) -> Option<&mut Place<V>> {
+        let place = self.tree.at(slot)?.1.place()?;
+        self.bos.at_mut(place)
     }
 
     /// A tree of `count` mappings, which ascend.
@@ -189,13 +226,15 @@ impl<V, M> Store<V, M> {
     }
 
     /// Takes over a tree in place of its own, which is empty.
-    pub(super) fn fill(&mut self, tree: Tree<u64, Body<M>>) {
+    pub(super) fn fill(&mut self, tree: Tree<u64, Body<M>>) -> Result<(), AllocError> {
         debug_assert!(self.tree.is_empty());
+        self.reserve_links(tree.capacity())?;
         self.tree = tree;
         let mut slot = self.tree.first_slot();
         while slot != Slot::NONE {
             self.link(slot);
             slot = self.tree.after(slot);
         }
+        Ok(())
     }
 }

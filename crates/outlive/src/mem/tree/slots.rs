@@ -14,6 +14,11 @@ pub(crate) struct Slot(u32);
 impl Slot {
     /// No place.
     pub(crate) const NONE: Self = Self(NIL);
+
+    /// Its number, below the tree's capacity; the highest of 32 bits for [`Slot::NONE`].
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
 }
 
 impl fmt::Debug for Slot {
