@@ -19,6 +19,8 @@ pub(super) struct Entry<M> {
 pub(super) struct Overlay<M> {
     /// What the first request does, as long as it is the only one: most batches need no tree.
     first: Option<Cover<M>>,
+    /// Its range has been popped.
+    first_out: bool,
     tree: Tree<u64, Entry<M>>,
     mappings: usize,
 }
@@ -40,7 +42,7 @@ pub(super) struct Cover<M> {
 
 impl<M> Overlay<M> {
     pub(super) const fn new() -> Self {
-        Self { first: None, tree: Tree::new(), mappings: 0 }
+        Self { first: None, first_out: false, tree: Tree::new(), mappings: 0 }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -83,13 +85,18 @@ impl<M> Overlay<M> {
     /// Takes the lowest entry out.
     pub(super) fn pop_first(&mut self) -> Option<(u64, Entry<M>)> {
         let Some(first) = &mut self.first else { return self.tree.pop_first() };
+        let piece = |piece: Mapping<M>| (piece.range.base(), Entry { last: piece.range.last(), mapping: Some(piece) });
         if let Some(below) = first.below.take() {
-            return Some((below.range.base(), Entry { last: below.range.last(), mapping: Some(below) }));
+            return Some(piece(below));
         }
-        let Cover { range, above, new, .. } = self.first.take()?;
-        // What sticks out above comes next, with nothing below it any more.
-        self.first = above.map(|above| Cover { range: above.range, below: None, above: None, new: Some(above) });
-        Some((range.base(), Entry { last: range.last(), mapping: new }))
+        if !core::mem::replace(&mut self.first_out, true) {
+            return Some((first.range.base(), Entry { last: first.range.last(), mapping: first.new.take() }));
+        }
+        let above = first.above.take().map(piece);
+        if above.is_none() {
+            self.first = None;
+        }
+        above
     }
 
     /// Its memory, once all entries are out.

@@ -38,29 +38,27 @@ impl<V, M: Clone> Space<V, M> {
     /// The first request that breaks a rule, and which; or no memory. Nothing was changed.
     pub fn plan(&mut self, requests: &[Request<M>]) -> Result<Plan<'_, V, M>, PlanError> {
         let at = |request: usize| move |rule: Rule| PlanError { request, rule };
-        let mut stage = Stage::new(self.store.tree.len());
-        let mut ends = HeapVec::new();
+        let stage = Stage::new(self.store.tree.len());
+        let mut plan = Plan { space: self, stage, ends: HeapVec::new(), removed: HeapVec::new() };
+        let Plan { space, stage, ends, removed } = &mut plan;
         if requests.len() > 1 {
-            try_reserve(&mut ends, requests.len()).map_err(|error| at(0)(error.into()))?;
+            try_reserve(ends, requests.len()).map_err(|error| at(0)(error.into()))?;
         }
         for (number, request) in requests.iter().enumerate() {
-            self.stage(&mut stage, request).map_err(at(number))?;
+            space.stage(stage, request).map_err(at(number))?;
             if requests.len() > 1 {
                 #[expect(clippy::disallowed_methods, reason = "there is room: it was reserved above")]
                 ends.push(stage.steps.len());
-            } else {
-                continue;
             }
         }
-        let mut removed = HeapVec::new();
-        let reserved = self.store.reserve(stage.overlay.mappings());
-        let reserved = reserved.and_then(|()| try_reserve(&mut removed, stage.replaced));
+        let reserved = space.store.reserve(stage.overlay.mappings());
+        let reserved = reserved.and_then(|()| try_reserve(removed, stage.replaced));
         reserved.map_err(|error| at(requests.len().saturating_sub(1))(error.into()))?;
         if requests.len() != 1 {
             // The first way down leads to the first request, which need not be the lowest.
             stage.first_floor = Slot::NONE;
         }
-        Ok(Plan { space: self, stage, ends, removed })
+        Ok(plan)
     }
 
     fn stage(&self, stage: &mut Stage<M>, request: &Request<M>) -> Result<(), Rule> {
@@ -143,16 +141,16 @@ impl<'a, V, M: Clone> Plan<'a, V, M> {
 
     /// Makes the space what was planned. Allocates nothing, frees nothing, drops nothing of the driver's and cannot fail: legal
     /// in the signalling path. To carry the steps out first, see [`Plan::apply`].
-    pub fn commit(self) -> Done<M> {
-        let Self { space, mut stage, ends, mut removed } = self;
-        let mut settle = Settle { store: &mut space.store, removed: &mut removed, before: Slot::NONE, next_base: None };
+    pub fn commit(mut self) -> Done<M> {
+        let Plan { space, stage, removed, .. } = &mut self;
+        let mut settle = Settle { store: &mut space.store, removed, before: Slot::NONE, next_base: None };
         let mut floor = Some(stage.first_floor).filter(|slot| *slot != Slot::NONE);
         while let Some((base, entry)) = stage.overlay.pop_first() {
             settle.settle(base, entry, floor.take());
         }
         debug_assert_eq!(space.store.tree.len(), stage.len);
-        let Stage { steps, overlay, .. } = stage;
-        Done { steps, ends, removed, _spent: overlay.into_spent() }
+        let Stage { steps, overlay, .. } = self.stage;
+        Done { steps, ends: self.ends, removed: self.removed, _spent: overlay.into_spent() }
     }
 }
 

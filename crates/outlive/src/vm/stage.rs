@@ -56,10 +56,10 @@ impl<M: Clone> Stage<M> {
         let (mut below, mut above) = (None, None);
         let (mut touched, mut touched_staged) = (0, 0);
         while let Some((old, staged)) = walk.next() {
-            if new.as_ref().is_some_and(|new| old.range == new.range && old.agrees_with(new)) {
+            let keep = new.as_ref().is_some_and(|new| old.agrees_with(new));
+            if keep && old.range == range {
                 return Ok(());
             }
-            let keep = new.as_ref().is_some_and(|new| old.agrees_with(new));
             let old = old.with_data(old.data.clone());
             // The two overlap, or the walk would not have found it.
             let hole = old.range.intersection(range).unwrap_or(old.range);
