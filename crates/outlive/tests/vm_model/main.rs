@@ -48,3 +48,17 @@ fn a_space_is_an_array_of_pages() {
 fn a_million_requests() {
     random(1_000_000);
 }
+
+/// What the fuzzer found worth keeping; see `fuzz/fuzz_targets/vm_plan.rs`.
+#[test]
+fn the_fuzzer_s_corpus() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/vm_plan");
+    let (mut files, mut requests) = (0, 0);
+    for file in std::fs::read_dir(folder).unwrap() {
+        let mut world = World::new(allocations);
+        world.run(&std::fs::read(file.unwrap().path()).unwrap());
+        files += 1;
+        requests += world.requests;
+    }
+    assert!(files > 20 && requests > 100, "{files} files, {requests} requests");
+}
