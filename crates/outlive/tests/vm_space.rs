@@ -6,8 +6,8 @@ extern crate alloc;
 use alloc::rc::Rc;
 use outlive::check::{self, Alloc};
 use outlive::vm::{
-    Apply, BoId, Flags, Geometry, Mapping, OpenRefused, PlanError, RangeError, Request, Rule, Source, Space,
-    SpaceError, Step, VaRange,
+    Apply, BoId, Closed, Done, Flags, Geometry, Mapping, OpenRefused, Plan, PlanError, RangeError, Request, Rule,
+    Source, Space, SpaceError, Step, VaRange,
 };
 use std::alloc::System;
 
@@ -425,6 +425,14 @@ fn a_mapping_takes_at_most_128_bytes() {
     println!("{most} bytes a mapping at most while growing, {each} when filled");
     assert!(most <= 128 && each <= 81, "{most} and {each}");
 }
+
+static_assertions::assert_impl_all!(Space<u64, u64>: Send, Sync);
+static_assertions::assert_impl_all!(Plan<'static, u64, u64>: Send, Sync);
+static_assertions::assert_impl_all!(Done<u64>: Send, Sync);
+static_assertions::assert_impl_all!(Closed<u64, u64>: Send, Sync);
+// As what the driver keeps in it: nothing is asserted by hand.
+static_assertions::assert_not_impl_any!(Space<(), Rc<()>>: Send, Sync);
+static_assertions::assert_not_impl_any!(Plan<'static, (), Rc<()>>: Send, Sync);
 
 #[test]
 fn flags_keep_the_driver_s_bits_apart() {

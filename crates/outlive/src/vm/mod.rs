@@ -30,6 +30,31 @@
 //! n mappings: finding, planning and committing a request O(log n) and a constant per mapping it touches; the neighbours O(1)
 //! from there. 72 bytes a mapping and the driver's data, half as much again at worst while the table is not full.
 //!
+//! # Example
+//!
+//! ```
+//! use outlive::vm::{Flags, Geometry, Request, Source, Space, Step};
+//!
+//! let mut space = Space::new(Geometry { base: 0, len: 1 << 48, page: 0x1000 })?;
+//! let bo = space.open_bo(0x40_0000, "a texture")?;
+//! let source = Source::Bo { bo, offset: 0 };
+//! let map = Request::Map { va: 0x10_0000, len: 0x3000, source, flags: Flags::NONE, data: () };
+//! let hole = Request::Unmap { va: 0x10_1000, len: 0x1000 };
+//!
+//! // Both or neither. Lock the reservations of `plan.bos()` and reserve page tables here; dropping the plan undoes all.
+//! let plan = space.plan(&[map, hole])?;
+//! let done = plan.commit();
+//!
+//! assert!(matches!(done.steps(), [Step::Map { .. }, Step::Remap { .. }]));
+//! assert_eq!(space.iter().map(|mapping| mapping.range.base()).collect::<Vec<_>>(), [0x10_0000, 0x10_2000]);
+//!
+//! // The process died: no allocation, no failure.
+//! for mapping in &space.close() {
+//!     println!("clear {:?}, then flush", mapping.range);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Contexts
 //! [`Space::plan`], [`Space::open_bo`], [`Space::fill`] and [`Space::reserve_range`] allocate. Nothing else does, closing
 //! included, so a space can be torn down without memory.
