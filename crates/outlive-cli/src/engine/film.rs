@@ -7,14 +7,14 @@ use std::thread::{self, JoinHandle};
 
 use crate::frames::{FrameWriter, Image, contact_sheet};
 
-/// Pixels in a row, and rows, of a frame of gears: 256 KiB.
-pub(super) const SIDE: u32 = 256;
+/// Pixels in a row, and rows, of a frame of gears: 144 KiB.
+pub(super) const SIDE: u32 = 192;
 /// Frames that may wait to be written. A run in real time that draws faster than files are written is held up then.
 const WAITING_MAX: usize = 256;
 /// A contact sheet has at most so many frames.
 const SHEET_MAX: usize = 24;
 const SHEET_COLUMNS: u32 = 6;
-const THUMBNAIL_WIDTH: u32 = 128;
+const THUMBNAIL_WIDTH: u32 = 96;
 
 struct Frame {
     client: usize,
