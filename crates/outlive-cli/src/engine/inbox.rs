@@ -52,6 +52,11 @@ impl Inbox {
         into.append(&mut self.lock().woken);
     }
 
+    /// Whether anybody was woken.
+    pub(super) fn has_any(&self) -> bool {
+        !self.lock().woken.is_empty()
+    }
+
     /// Waits until somebody is woken, or for so long.
     pub(super) fn wait(&self, at_most: Duration) {
         let mut state = self.lock();
