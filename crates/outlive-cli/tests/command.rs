@@ -66,7 +66,8 @@ fn devices_says_what_and_why_not() {
     let mut lines = list.lines();
     assert!(lines.next().is_some_and(|line| line.starts_with("sim ") && line.contains(" usable ")), "{list}");
     let vulkan = lines.next().unwrap_or_default();
-    assert!(vulkan.contains("not usable") && vulkan.contains("not built yet"), "{list}");
+    // Why not depends on the machine.
+    assert!(vulkan.starts_with("vulkan") && vulkan.contains(" not usable "), "{list}");
 }
 
 #[test]
