@@ -170,7 +170,8 @@ impl Machine {
     /// The library holds a job back for want of credits. By the ring's own book, is it right?
     fn held_back(&mut self, job: FenceId) {
         let wanted = self.books.jobs.get(&job).map_or(0, |job| job.credits);
-        let Some((_, ring)) = self.ring_of(job.context - 1) else { return };
+        let queue = job.context - 1;
+        let Some((_, ring)) = self.all_units().find_map(|unit| unit.ring_of(queue)) else { return };
         let free = ring.credits.saturating_sub(ring.held);
         if wanted == 0 || wanted > free {
             return;

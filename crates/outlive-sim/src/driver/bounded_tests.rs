@@ -11,17 +11,17 @@ const MS: Duration = Duration::from_millis(1);
 fn sizes(host: &SimHost) -> Vec<(&'static str, usize)> {
     let mut machine = host.shared.lock();
     machine.drain();
-    let [rings, vms, jobs, firmware_tables] = machine.gpu.as_ref().map_or([0; 4], crate::gpu::Gpu::sizes);
+    let [rings, vms, jobs, firmware_tables] = machine.unit.gpu.as_ref().map_or([0; 4], crate::gpu::Gpu::sizes);
     let [access, fences, objects] = machine.checkers.sizes();
     vec![
         ("device: rings", rings),
         ("device: address spaces", vms),
         ("device: records of jobs", jobs),
         ("device: pages of firmware tables", firmware_tables),
-        ("driver: rings", machine.rings.len() + machine.doomed_rings.len()),
-        ("driver: address spaces", machine.spaces.size()),
-        ("driver: free numbers", machine.free_vms.len()),
-        ("driver: resets", machine.tokens.len()),
+        ("driver: rings", machine.unit.rings.len() + machine.unit.doomed_rings.len()),
+        ("driver: address spaces", machine.unit.spaces.size()),
+        ("driver: free numbers", machine.unit.free_vms.len()),
+        ("driver: resets", machine.unit.tokens.len()),
         ("driver: deliveries", machine.outbox.len()),
         ("driver: history", machine.ends.len() + machine.stretches.len()),
         ("driver: log", machine.log.as_ref().map_or(0, Vec::len)),

@@ -15,8 +15,8 @@ use alloc::sync::Arc;
 
 use super::machine::{Machine, Shared};
 use crate::gpu::{
-    Access, AddressSpace, GpuError, MapError, MemoryError, Observation, OwnerId, PAGE_BYTES, PageId, Protection, Va,
-    VmId,
+    Access, AddressSpace, DomainId, GpuError, MapError, MemoryError, Observation, OwnerId, PAGE_BYTES, PageId,
+    Protection, Va, VmId,
 };
 
 /// Where buffers begin; below that nothing is mapped.
@@ -118,9 +118,9 @@ impl Space {
     /// A new one, known to the device.
     pub(crate) fn new(shared: &Arc<Shared>) -> Result<Self, GpuError> {
         let mut machine = shared.lock();
-        let vm = machine.free_vms.pop().unwrap_or_else(|| {
-            machine.next_vm += 1;
-            VmId(machine.next_vm - 1)
+        let vm = machine.unit.free_vms.pop().unwrap_or_else(|| {
+            machine.unit.next_vm += 1;
+            VmId(machine.unit.next_vm - 1)
         });
         let made = match machine.make_space(vm) {
             Err(error) if error.is_shortage() && machine.give_kept_back() => machine.make_space(vm),
@@ -129,7 +129,7 @@ impl Space {
         match made {
             Ok(()) => Ok(Self { shared: Arc::clone(shared), vm }),
             Err(error) => {
-                machine.free_vms.push(vm);
+                machine.unit.free_vms.push(vm);
                 Err(error)
             }
         }
@@ -140,15 +140,15 @@ impl Drop for Space {
     fn drop(&mut self) {
         let mut machine = self.shared.lock();
         let now = machine.now;
-        let Some(state) = machine.spaces.remove(self.vm) else { return };
-        if let Some(gpu) = &mut machine.gpu {
+        let Some(state) = machine.unit.spaces.remove(self.vm) else { return };
+        if let Some(gpu) = &mut machine.unit.gpu {
             gpu.unbind_vm(self.vm);
         }
         machine.memory.tap_mut().set_time(now);
         // With its last ring it kept nothing any more. A table that was freed behind its back shows in the audit.
         let _ = state.tables.destroy(&mut machine.memory);
         machine.memory.remove_owner(state.owner);
-        machine.free_vms.push(self.vm);
+        machine.unit.free_vms.push(self.vm);
     }
 }
 
@@ -166,7 +166,15 @@ impl Buffer {
         Self { space: Arc::clone(space), piece, protection: Protection::ReadWrite }
     }
 
-    /// The same pages, to read, in another address space. They are free once both are dropped.
+    /// Fresh pages of the system's memory, to read and write.
+    pub(crate) fn in_system(space: &Arc<Space>, bytes: u64) -> Result<Self, MemoryError> {
+        let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES as u64)).map_err(|_| MemoryError::OutOfHostMemory)?;
+        let piece = space.shared.lock().make_piece(space.vm, DomainId::SYSTEM, pages)?;
+        Ok(Self::owning(space, piece))
+    }
+
+    /// The same pages, to read, in another address space, perhaps of another device: then they must be the system's. They
+    /// are free once both are dropped.
     pub(crate) fn share_into(&self, space: &Arc<Space>) -> Result<Self, MemoryError> {
         let mut machine = space.shared.lock();
         let now = machine.now;
@@ -251,7 +259,7 @@ impl Machine {
     fn make_space(&mut self, vm: VmId) -> Result<(), GpuError> {
         let now = self.now;
         self.memory.tap_mut().set_time(now);
-        let Some(gpu) = &mut self.gpu else { return Err(GpuError::Unplugged) };
+        let Some(gpu) = &mut self.unit.gpu else { return Err(GpuError::Unplugged) };
         let owner = self.memory.add_owner()?;
         let tables = match AddressSpace::new(&mut self.memory, gpu.domain(), owner) {
             Ok(tables) => tables,
@@ -267,7 +275,7 @@ impl Machine {
         }
         let (free, kept) = (BTreeMap::new(), Vec::new());
         let state = SpaceState { tables, owner, next: BUFFERS_START, free, kept, kept_pages: 0, ring_pages: 0 };
-        self.spaces.insert(vm, state);
+        self.unit.spaces.insert(vm, state);
         Ok(())
     }
 
@@ -275,22 +283,24 @@ impl Machine {
     pub(crate) fn take_piece(&mut self, vm: VmId, pages: u32) -> Result<Piece, MemoryError> {
         let now = self.now;
         self.memory.tap_mut().set_time(now);
-        let state = self.spaces.get(vm).ok_or(MemoryError::NoSuchPage)?;
+        let state = self.unit.spaces.get(vm).ok_or(MemoryError::NoSuchPage)?;
         if let Some(piece) = state.take_kept(pages) {
             for page in &piece.pages {
                 self.memory.tap_mut().observe(Observation::PageTakenUp { page: *page });
             }
             return Ok(piece);
         }
-        match self.make_piece(vm, pages) {
-            Err(MemoryError::OutOfPages { .. }) if self.give_kept_back() => self.make_piece(vm, pages),
+        let domain = self.unit.gpu.as_ref().ok_or(MemoryError::NoSuchPage)?.domain();
+        match self.make_piece(vm, domain, pages) {
+            Err(MemoryError::OutOfPages { .. }) if self.give_kept_back() => self.make_piece(vm, domain, pages),
             made => made,
         }
     }
 
-    fn make_piece(&mut self, vm: VmId, pages: u32) -> Result<Piece, MemoryError> {
-        let owner = self.spaces.get(vm).ok_or(MemoryError::NoSuchPage)?.owner;
-        let domain = self.gpu.as_ref().ok_or(MemoryError::NoSuchPage)?.domain();
+    fn make_piece(&mut self, vm: VmId, domain: DomainId, pages: u32) -> Result<Piece, MemoryError> {
+        let now = self.now;
+        self.memory.tap_mut().set_time(now);
+        let owner = self.unit.spaces.get(vm).ok_or(MemoryError::NoSuchPage)?.owner;
         let mut list = Vec::new();
         self.memory.allocate_many(domain, owner, pages, &mut list)?;
         self.map(vm, list, Protection::ReadWrite)
@@ -309,7 +319,7 @@ impl Machine {
     /// Maps held pages; frees them if it cannot.
     fn map(&mut self, vm: VmId, pages: Vec<PageId>, protection: Protection) -> Result<Piece, MemoryError> {
         let count = u32::try_from(pages.len()).map_err(|_| MemoryError::OutOfHostMemory)?;
-        let state = self.spaces.get(vm).ok_or(MemoryError::NoSuchPage)?;
+        let state = self.unit.spaces.get(vm).ok_or(MemoryError::NoSuchPage)?;
         let piece = Piece { va: state.take_range(count), pages };
         for (at, page) in piece.pages.iter().enumerate() {
             let to = piece.va.add((at * PAGE_BYTES) as u64);
@@ -329,8 +339,9 @@ impl Machine {
     pub(crate) fn give_piece_back(&mut self, vm: VmId, piece: Piece, protection: Protection) {
         let now = self.now;
         self.memory.tap_mut().set_time(now);
-        let Some(state) = self.spaces.get(vm) else { return };
-        let own = protection == Protection::ReadWrite && piece.pages.iter().all(|page| self.memory.holders(*page) == 1);
+        let Some(state) = self.unit.spaces.get(vm) else { return };
+        let only_here = |page: &PageId| page.domain != DomainId::SYSTEM && self.memory.holders(*page) == 1;
+        let own = protection == Protection::ReadWrite && piece.pages.iter().all(only_here);
         if own && state.may_keep(piece.pages.len()) {
             for page in &piece.pages {
                 self.memory.tap_mut().observe(Observation::PageLaidAside { page: *page });
@@ -343,7 +354,7 @@ impl Machine {
     }
 
     fn unmap(&mut self, vm: VmId, piece: &Piece) {
-        let Some(state) = self.spaces.get(vm) else { return };
+        let Some(state) = self.unit.spaces.get(vm) else { return };
         for (at, page) in piece.pages.iter().enumerate() {
             let _ = state.tables.unmap(&mut self.memory, piece.va.add((at * PAGE_BYTES) as u64));
             let _ = self.memory.free(*page);
@@ -354,14 +365,14 @@ impl Machine {
     /// Frees what spaces keep; false if that is nothing.
     pub(crate) fn give_kept_back(&mut self) -> bool {
         let mut any = false;
-        for at in 0..self.next_vm {
+        for at in 0..self.unit.next_vm {
             any |= self.give_kept_of(VmId(at));
         }
         any
     }
 
     fn give_kept_of(&mut self, vm: VmId) -> bool {
-        let Some(state) = self.spaces.get(vm) else { return false };
+        let Some(state) = self.unit.spaces.get(vm) else { return false };
         let kept = core::mem::take(&mut state.kept);
         state.kept_pages = 0;
         for piece in &kept {
@@ -372,14 +383,14 @@ impl Machine {
 
     /// The space has a ring of so many pages.
     pub(crate) fn ring_came(&mut self, vm: VmId, pages: usize) {
-        if let Some(state) = self.spaces.get(vm) {
+        if let Some(state) = self.unit.spaces.get(vm) {
             state.ring_pages += pages;
         }
     }
 
     /// It has that ring no more. One without rings submits nothing, so it keeps nothing.
     pub(crate) fn ring_went(&mut self, vm: VmId, pages: usize) {
-        let Some(state) = self.spaces.get(vm) else { return };
+        let Some(state) = self.unit.spaces.get(vm) else { return };
         state.ring_pages = state.ring_pages.saturating_sub(pages);
         if state.ring_pages == 0 {
             self.give_kept_of(vm);

@@ -173,6 +173,23 @@ impl SimQueue {
         Ok(Submitted { fences: reserved.commit(), id, output })
     }
 
+    /// A buffer in the system's memory, which all devices of the machine reach; zeroed. For [`JobSpec::into`].
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn system_buffer(&self, bytes: u64) -> Result<Arc<Buffer>, MemoryError> {
+        Buffer::in_system(&self.space, bytes).map(Arc::new)
+    }
+
+    /// Another client's buffer, to read here too; of another device only if it is in the system's memory. Its pages live as
+    /// long as either does.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn import(&self, buffer: &Buffer) -> Result<Arc<Buffer>, MemoryError> {
+        buffer.share_into(&self.space).map(Arc::new)
+    }
+
     /// The library's queue: suspend, resume, priority, weight, status.
     #[must_use]
     pub const fn queue(&self) -> &JobQueue<SimDriver> {

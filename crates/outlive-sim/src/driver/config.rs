@@ -21,6 +21,8 @@ pub enum HostClock {
 pub struct HostConfig {
     /// The device.
     pub gpu: Config,
+    /// Memory that all devices reach; default none.
+    pub system_bytes: u64,
     /// How the library drives it.
     pub device: DeviceConfig,
     /// Whose time it has.
@@ -37,7 +39,7 @@ pub struct HostConfig {
 impl Default for HostConfig {
     fn default() -> Self {
         let (gpu, device, clock) = (Config::default(), DeviceConfig::new("sim"), HostClock::Virtual);
-        Self { gpu, device, clock, recorder: None, keep_history: false, keep_log: false }
+        Self { gpu, system_bytes: 0, device, clock, recorder: None, keep_history: false, keep_log: false }
     }
 }
 

@@ -5,7 +5,8 @@ use core::time::Duration;
 use outlive::{FenceError, InFlight, ResetToken, Times};
 
 use super::hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT};
-use super::machine::{Flying, JobEnd, Machine, Shared};
+use super::machine::{JobEnd, Machine, Shared};
+use super::unit::Flying;
 use crate::gpu::{GpuError, HwError, HwSeqno, Interrupt, KilledJob, QueueId, ResetReport, ResetScope, Time};
 
 /// Something to be said to the library.
@@ -91,29 +92,36 @@ impl Delivery {
 impl Machine {
     /// Whether [`Machine::collect`] would find nothing to say. What was observed may wait for the next one that does.
     fn is_quiet(&self) -> bool {
-        self.doomed_rings.is_empty() && self.gpu.as_ref().is_none_or(|gpu| gpu.is_quiet(self.now))
+        self.all_units().all(|unit| unit.is_quiet(self.now))
     }
 
-    /// Advances the device to the present and takes everything it says.
+    /// Advances the devices to the present and takes everything they say.
     pub(crate) fn collect(&mut self) {
+        for number in 0..self.units() {
+            self.look_at(number);
+            self.collect_from_unit();
+        }
+        self.drain();
+    }
+
+    fn collect_from_unit(&mut self) {
         let now = self.now;
         let Some((gpu, memory)) = self.device() else { return };
         gpu.advance(memory, now);
-        while let Some(interrupt) = self.gpu.as_mut().and_then(crate::gpu::Gpu::poll_interrupt) {
+        while let Some(interrupt) = self.unit.gpu.as_mut().and_then(crate::gpu::Gpu::poll_interrupt) {
             self.interrupted(&interrupt);
         }
-        while let Some(report) = self.gpu.as_mut().and_then(crate::gpu::Gpu::poll_reset) {
+        while let Some(report) = self.unit.gpu.as_mut().and_then(crate::gpu::Gpu::poll_reset) {
             self.reset_ended(report);
         }
         self.destroy_doomed_rings();
-        self.drain();
     }
 
     /// Lets the device go on up to `limit` as long as nothing comes of it for the library. When it stands, if it moved.
     pub(crate) fn go_silently(&mut self, limit: Time) -> Option<Time> {
         let mut stands = None;
         // A ring that waits to be destroyed is looked at after each of the device's steps.
-        while self.doomed_rings.is_empty() {
+        while self.unit.doomed_rings.is_empty() {
             let (gpu, memory) = self.device()?;
             let Some(next) = gpu.next_event().filter(|next| *next <= limit && *next > gpu.now()) else { break };
             gpu.advance(memory, next);
@@ -123,11 +131,11 @@ impl Machine {
     }
 
     fn destroy_doomed_rings(&mut self) {
-        let doomed = core::mem::take(&mut self.doomed_rings);
+        let doomed = core::mem::take(&mut self.unit.doomed_rings);
         for ring in doomed {
             let Some((gpu, memory)) = self.device() else { return };
             if gpu.destroy_ring(memory, ring) == Err(GpuError::RingBusy) {
-                self.doomed_rings.push(ring);
+                self.unit.doomed_rings.push(ring);
             }
         }
     }
@@ -147,8 +155,8 @@ impl Machine {
     /// The end of a reset: of each ring it covers nothing is left on the hardware, if it worked.
     fn reset_ended(&mut self, report: ResetReport) {
         self.resets += 1;
-        let at = self.tokens.iter().position(|(scope, _)| *scope == report.scope);
-        let token = at.map(|at| self.tokens.remove(at).1);
+        let at = self.unit.tokens.iter().position(|(scope, _)| *scope == report.scope);
+        let token = at.map(|at| self.unit.tokens.remove(at).1);
         let ResetReport { scope, ended_at, result, .. } = report;
         let Ok(killed) = result else {
             self.outbox.extend(token.map(Delivery::Failed));
@@ -166,7 +174,7 @@ impl Machine {
 
     /// Ends what is in flight on the rings covered: it was swept off them, or has ended and the host was not told yet.
     pub(crate) fn end_all(&mut self, scope: ResetScope, error: FenceError) {
-        for at in 0..self.rings.len() {
+        for at in 0..self.unit.rings.len() {
             // CAST: rings are counted in 32 bits.
             let queue = QueueId(at as u32);
             if scope != ResetScope::Device && scope != ResetScope::Ring(queue) {

@@ -17,7 +17,8 @@ use outlive::{Completion, Driver, FenceError, InFlight, JobCx, ResetToken, Times
 use super::buffer::Space;
 use super::deliver::Delivery;
 use super::job::{FENCE_OFFSET, SimJob};
-use super::machine::{Flights, Flying, JobEnd, Machine, RingState, Shared};
+use super::machine::{JobEnd, Machine, Shared};
+use super::unit::{Flights, Flying, RingState};
 use crate::gpu::{
     DeviceFaults, GpuError, HwSeqno, JobDescriptor, LeaseKind, Observation, PAGE_BYTES, QueueId, ResetScope, StopCause,
 };
@@ -96,7 +97,7 @@ impl SimRing {
         let pages = crate::gpu::ring::ring_bytes(slots).div_ceil(PAGE_BYTES);
         machine.ring_came(space.vm, pages);
         let (in_ring, flying) = (Arc::clone(&in_flight), Flights::default());
-        machine.add_ring(hw, RingState { in_flight: in_ring, queue: 0, flying, credits, held: 0, ending: 0 });
+        machine.unit.add_ring(hw, RingState { in_flight: in_ring, queue: 0, flying, credits, held: 0, ending: 0 });
         drop(machine);
         Ok(Self { space: Arc::clone(space), hw, pages, last: 0, in_flight })
     }
@@ -116,11 +117,11 @@ impl Drop for SimRing {
             // One that still has jobs stays, and its memory shows as leaked only if the device never frees it.
             // While a reset is under way it cannot go.
             if gpu.destroy_ring(memory, self.hw) == Err(GpuError::RingBusy) {
-                machine.doomed_rings.push(self.hw);
+                machine.unit.doomed_rings.push(self.hw);
             }
         }
         machine.ring_went(self.space.vm, self.pages);
-        if let Some(place) = machine.rings.get_mut(usize::try_from(self.hw.0).unwrap_or(usize::MAX)) {
+        if let Some(place) = machine.unit.rings.get_mut(usize::try_from(self.hw.0).unwrap_or(usize::MAX)) {
             *place = None;
         }
         self.space.shared.release(machine);
@@ -152,7 +153,9 @@ impl Driver for SimDriver {
             fault: cx.job.fault,
         };
         let Some(page) = control.pages().first().copied() else { return };
-        let flying = Flying { job: cx.job.id, queue: info.queue, credits: info.credits, fence: (page, FENCE_OFFSET) };
+        let unit = self.shared.unit();
+        let flying =
+            Flying { job: cx.job.id, unit, queue: info.queue, credits: info.credits, fence: (page, FENCE_OFFSET) };
         // Before the doorbell, so that the end finds it.
         if let Err(full) = cx.queue.in_flight.insert(seqno.0, done) {
             return full.completion.not_started(FenceError::Faulted { code: CODE_REFUSED });
@@ -182,7 +185,7 @@ impl Driver for SimDriver {
         let machine = self.shared.lock();
         // Its end has been collected, and is about to be told.
         let Some(seqno) = machine.seqno_of(cx.queue.hw, cx.job) else { return Verdict::KeepWaiting(LOOK_AGAIN) };
-        let Some(gpu) = &machine.gpu else { return Verdict::Lost };
+        let Some(gpu) = &machine.unit.gpu else { return Verdict::Lost };
         if !gpu.is_plugged() {
             return Verdict::Lost;
         }
@@ -212,7 +215,7 @@ impl Driver for SimDriver {
     fn reset(&self, scope: outlive::ResetScope, token: ResetToken) {
         let mut machine = self.shared.lock();
         let scope = match scope {
-            outlive::ResetScope::Queue(queue) => machine.ring_of(queue).map(|(hw, _)| ResetScope::Ring(hw)),
+            outlive::ResetScope::Queue(queue) => machine.unit.ring_of(queue).map(|(hw, _)| ResetScope::Ring(hw)),
             _ => Some(ResetScope::Device),
         };
         let Some(scope) = scope else {
@@ -262,7 +265,7 @@ impl SimDriver {
 impl Machine {
     /// The number under which a job is in flight.
     fn seqno_of(&self, hw: QueueId, job: &SimJob) -> Option<u64> {
-        let ring = self.rings.get(usize::try_from(hw.0).ok()?)?.as_ref()?;
+        let ring = self.unit.rings.get(usize::try_from(hw.0).ok()?)?.as_ref()?;
         ring.flying.seqno_of(job.id)
     }
 
@@ -300,7 +303,7 @@ impl Machine {
 
     /// Resets that will not be heard of any more. A token that is kept keeps the library's device.
     fn fail_resets(&mut self) {
-        let stale = core::mem::take(&mut self.tokens);
+        let stale = core::mem::take(&mut self.unit.tokens);
         self.outbox.extend(stale.into_iter().map(|(_, token)| Delivery::Failed(token)));
     }
 
@@ -312,7 +315,7 @@ impl Machine {
         };
         match gpu.reset(memory, now, scope) {
             Ok(()) => {
-                self.tokens.push((scope, token));
+                self.unit.tokens.push((scope, token));
                 self.sweep(scope);
             }
             Err(GpuError::Unplugged) => {
@@ -328,7 +331,7 @@ impl Machine {
     /// Takes jobs that have not started off the rings of a reset that is under way.
     fn sweep(&mut self, scope: ResetScope) {
         let now = self.now;
-        for at in 0..self.rings.len() {
+        for at in 0..self.unit.rings.len() {
             // CAST: rings are counted in 32 bits.
             let hw = QueueId(at as u32);
             if scope != ResetScope::Device && scope != ResetScope::Ring(hw) {

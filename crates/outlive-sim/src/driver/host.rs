@@ -13,7 +13,7 @@
 
 use alloc::sync::Arc;
 use core::time::Duration;
-use outlive::{Device, Executor, Fence, Time};
+use outlive::{Device, DeviceConfig, Executor, Fence, Time};
 use std::thread;
 
 use super::audit::Listener;
@@ -22,14 +22,14 @@ use super::deliver::outlive_time;
 use super::hardware::SimDriver;
 use super::machine::{EngineStretch, JobEnd, Machine, Shared};
 use super::real::{Bells, Threads, wall_ns};
-use crate::gpu::{self, Audit, DeviceFaults, Gpu, Memory, Stamped};
+use crate::gpu::{self, Audit, Config, DeviceFaults, Gpu, Memory, Stamped};
 
 /// How long [`SimHost::finish`] waits in real time for what is left to go.
 pub const FINISH_MAX: Duration = Duration::from_secs(20);
 /// In real time, how often what is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// A machine with one device. In real time every method may be called from several threads at once; in virtual time those
+/// A machine with one device, and more if they are [added](SimHost::add_device). In real time every method may be called from several threads at once; in virtual time those
 /// that let time pass only from one. Neither from callbacks of the library.
 ///
 /// Dropped without [`SimHost::finish`], it lets the hardware stand still; what is on it then is in time given up by the
@@ -49,8 +49,8 @@ impl SimHost {
     /// # Errors
     /// [`HostError`].
     pub fn new(config: HostConfig) -> Result<Self, HostError> {
-        let HostConfig { gpu: gpu_config, device, clock, recorder, keep_history, keep_log } = config;
-        let mut memory = Memory::new(0)?;
+        let HostConfig { gpu: gpu_config, system_bytes, device, clock, recorder, keep_history, keep_log } = config;
+        let mut memory = Memory::new(system_bytes)?;
         memory.tap_mut().switch_on();
         let gpu = Gpu::new(&mut memory, gpu_config)?;
         let mut machine = Machine::new(memory, gpu);
@@ -63,6 +63,16 @@ impl SimHost {
         let device = Device::with_config(&executor, device, SimDriver::new(Arc::clone(&shared)))?;
         let threads = is_real.then(|| Threads::start(&shared).ok_or(HostError::NoThreads)).transpose()?;
         Ok(Self { shared, executor, device: Some(device), threads })
+    }
+
+    /// Another device on the same memory and the same executor. It is the caller's: the host's methods that concern a device
+    /// concern the first one only.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub fn add_device(&self, gpu: Config, device: DeviceConfig) -> Result<Device<SimDriver>, HostError> {
+        let shared = self.shared.add_device(gpu)?;
+        Ok(Device::with_config(&self.executor, device, SimDriver::new(shared))?)
     }
 
     /// Whose time it has.
@@ -112,7 +122,7 @@ impl SimHost {
     /// When something will happen by itself; later than now. Call [`SimHost::settle`] first.
     #[must_use]
     pub fn next_event(&self) -> Option<Time> {
-        let device = self.shared.lock().gpu.as_ref().and_then(Gpu::next_event).map(outlive_time);
+        let device = self.shared.lock().next_event().map(outlive_time);
         let timer = self.executor.next_timer();
         let next = match (device, timer) {
             (Some(device), Some(timer)) => device.min(timer),
@@ -241,7 +251,7 @@ impl SimHost {
     pub fn busy_ns(&self) -> u64 {
         let mut machine = self.shared.lock();
         machine.catch_up();
-        machine.gpu.as_ref().map_or(0, Gpu::busy_ns)
+        machine.unit.gpu.as_ref().map_or(0, Gpu::busy_ns)
     }
 
     /// Bytes of device memory taken by clients: rings, page tables, buffers. Zero when all are gone.
@@ -292,9 +302,12 @@ impl SimHost {
         }
         let mut machine = self.shared.lock();
         let now = machine.now;
-        if let Some(gpu) = machine.gpu.take() {
-            // What was freed behind its back shows in the audit.
-            let _ = gpu.destroy(&mut machine.memory, now);
+        for number in 0..machine.units() {
+            machine.look_at(number);
+            if let Some(gpu) = machine.unit.gpu.take() {
+                // What was freed behind its back shows in the audit.
+                let _ = gpu.destroy(&mut machine.memory, now);
+            }
         }
         machine.drain();
         let checkers = core::mem::take(&mut machine.checkers);

@@ -29,6 +29,8 @@ pub enum Work {
     Fill,
     /// Fills four pages and copies them to four others.
     Copy,
+    /// Copies all of the first buffer of `reads`, as a display does that scans it out.
+    ScanOut,
     /// Draws a frame of the gears: RGBA with eight bits each, rows from the top.
     Gears {
         /// Which frame; each turns the large gear by a degree.
@@ -41,7 +43,7 @@ pub enum Work {
 }
 
 impl Work {
-    /// Bytes of buffers that it needs, without the control page.
+    /// Bytes of buffers that it needs, without the control page; for [`Work::ScanOut`], what it scans counts instead.
     #[must_use]
     pub const fn data_bytes(self) -> u64 {
         self.data_pages() as u64 * PAGE_BYTES as u64
@@ -49,7 +51,7 @@ impl Work {
 
     const fn data_pages(self) -> u32 {
         match self {
-            Self::Spin => 1,
+            Self::Spin | Self::ScanOut => 1,
             Self::Fill => DATA_PAGES,
             Self::Copy => 2 * DATA_PAGES,
             Self::Gears { width, height, .. } => {
@@ -78,6 +80,8 @@ pub struct JobSpec {
     pub after: Vec<Dependency>,
     /// Other jobs' buffers that it reads the start of.
     pub reads: Vec<Arc<Buffer>>,
+    /// Where it writes, instead of to a buffer of its own: one of its client's that is large enough.
+    pub into: Option<Arc<Buffer>>,
     /// Called where the payload is dropped, after its memory was given back.
     pub on_drop: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -94,6 +98,7 @@ impl JobSpec {
             timeout: None,
             after: Vec::new(),
             reads: Vec::new(),
+            into: None,
             on_drop: None,
         }
     }
@@ -119,6 +124,7 @@ pub struct SimJob {
     pub(crate) fault: Option<FaultKind>,
     pub(crate) timeout: Duration,
     pub(crate) commands_bytes: u32,
+    bytes: u64,
     /// Taken in the drop, in this order.
     control: Option<Buffer>,
     data: Option<Arc<Buffer>>,
@@ -134,23 +140,36 @@ impl SimJob {
             reads.push(if buffer.is_in(space) { buffer } else { Arc::new(buffer.share_into(space)?) });
         }
         let hw_time_ns = u64::try_from(spec.duration.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let data_bytes = match spec.work {
+            Work::ScanOut => reads.first().map_or(0, |scanned| scanned.bytes()),
+            _ => 0,
+        };
+        let data_bytes = data_bytes.max(spec.work.data_bytes());
+        let into = spec.into.take();
+        if into.as_ref().is_some_and(|into| !into.is_in(space) || into.bytes() < data_bytes) {
+            return Err(MemoryError::NoSuchPage);
+        }
         let mut guard = space.shared.lock();
         let machine = &mut *guard;
         let control = machine.take_piece(space.vm, 1)?;
-        let data = match machine.take_piece(space.vm, spec.work.data_pages()) {
-            Ok(data) => data,
+        // CAST: at most 2^32 pages of 4 KiB: more the memory does not have.
+        let own = into.is_none().then(|| machine.take_piece(space.vm, (data_bytes / PAGE_BYTES as u64) as u32));
+        let own = match own.transpose() {
+            Ok(own) => own,
             Err(error) => {
                 machine.give_piece_back(space.vm, control, Protection::ReadWrite);
                 return Err(error);
             }
         };
+        let data = own.as_ref().map(|own| (own.va(), own.bytes()));
+        let data = data.or(into.as_ref().map(|into| (into.va(), data_bytes))).unwrap_or((Va(0), 0));
         let id = JobId(machine.next_job);
         machine.next_job += 1;
-        let bytes = control.bytes() + data.bytes();
+        let bytes = control.bytes() + own.as_ref().map_or(0, Piece::bytes);
         machine.observe(Observation::PayloadCreated { payload: id.0, job: id, bytes });
         let mut commands = core::mem::take(&mut machine.scratch);
         commands.clear();
-        encode(&mut commands, spec.work, &data, &reads, control.va(), id);
+        encode(&mut commands, spec.work, data, &reads, control.va(), id);
         machine.write(&control, &commands);
         let commands_bytes = u32::try_from(commands.len()).unwrap_or(u32::MAX);
         machine.scratch = commands;
@@ -163,7 +182,8 @@ impl SimJob {
             timeout: spec.timeout.unwrap_or(timeout),
             commands_bytes,
             control: Some(Buffer::owning(space, control)),
-            data: Some(Arc::new(Buffer::owning(space, data))),
+            bytes,
+            data: own.map(|own| Arc::new(Buffer::owning(space, own))).or(into),
             reads,
             on_drop: spec.on_drop.take(),
         })
@@ -183,9 +203,8 @@ impl SimJob {
 
     /// Device memory that it has taken for itself.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let data = self.data.as_ref().map_or(0, |data| data.bytes());
-        data + self.control.as_ref().map_or(0, Buffer::bytes)
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(crate) const fn control(&self) -> Option<&Buffer> {
@@ -194,10 +213,10 @@ impl SimJob {
 }
 
 /// The bytes of the job: its work, a look at what it reads, and the end.
-fn encode(out: &mut Vec<u8>, work: Work, data: &Piece, reads: &[Arc<Buffer>], control: Va, id: JobId) {
+fn encode(out: &mut Vec<u8>, work: Work, (at, bytes): (Va, u64), reads: &[Arc<Buffer>], control: Va, id: JobId) {
     // CAST: any pattern will do.
-    let (at, pattern) = (data.va(), id.0 as u32 | 1);
-    let half = data.bytes() / 2;
+    let pattern = id.0 as u32 | 1;
+    let half = bytes / 2;
     match work {
         Work::Spin => {
             Command::Fill { va: at, bytes: 64, pattern }.encode(out);
@@ -205,12 +224,17 @@ fn encode(out: &mut Vec<u8>, work: Work, data: &Piece, reads: &[Arc<Buffer>], co
             Command::Copy { source: at, target: at.add(half), bytes: 64 }.encode(out);
         }
         Work::Fill => {
-            Command::Fill { va: at, bytes: data.bytes(), pattern }.encode(out);
+            Command::Fill { va: at, bytes, pattern }.encode(out);
             Command::Copy { source: at, target: at.add(half), bytes: 64 }.encode(out);
         }
         Work::Copy => {
             Command::Fill { va: at, bytes: half, pattern }.encode(out);
             Command::Copy { source: at, target: at.add(half), bytes: half }.encode(out);
+        }
+        Work::ScanOut => {
+            if let Some(scanned) = reads.first() {
+                Command::Copy { source: scanned.va(), target: at, bytes: scanned.bytes() }.encode(out);
+            }
         }
         Work::Gears { frame, width, height } => Command::Gears { va: at, width, height, frame }.encode(out),
     }

@@ -1,44 +1,69 @@
-//! The machine: memory, the device, the checkers, and what the driver remembers of each ring.
+//! The machine: memory, its devices, the checkers, and what has happened.
 //!
-//! All behind one lock, a leaf (see `driver`). Methods here are called with it held and never call the library; what must
+//! All behind one lock, a leaf (see `driver`). There may be several devices on the one memory: whoever takes the lock looks
+//! at the machine from his own ([`Machine::look_at`]), and what is said here of "the device" is that one's. Methods here are called with it held and never call the library; what must
 //! be said to the library goes to the `outbox`, and is said by `deliver` once the lock is free.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use outlive::{InFlight, ResetToken};
+use outlive::InFlight;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::audit::Books;
-use super::buffer::Spaces;
 use super::deliver::Delivery;
 use super::real::{Bells, Watch, wall_ns};
+use super::unit::{Flying, RingState, Unit};
 use crate::gpu::{
-    Checkers, DeviceFaults, Gpu, HwError, HwSeqno, JobId, LeaseKind, Memory, Observation, PageId, QueueId, ResetScope,
-    Stamped, Time, VmId,
+    Checkers, Config, DeviceFaults, DomainId, Gpu, GpuError, HwError, HwSeqno, JobId, LeaseKind, Memory, Observation,
+    QueueId, Stamped, Time,
 };
 
 /// Observations that wait for the checkers, at most, before the host adds one more.
 const TAP_MAX: usize = 1 << 16;
 
-/// The lock around the machine.
+/// The lock around the machine, and where its threads sleep.
 #[derive(Debug)]
-pub(crate) struct Shared {
+struct Core {
     machine: Mutex<Machine>,
     /// In real time.
-    pub(crate) bells: Option<Bells>,
+    bells: Option<Bells>,
+}
+
+/// A way to the machine, from one of its devices.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    core: Arc<Core>,
+    unit: usize,
 }
 
 impl Shared {
     pub(crate) fn new(machine: Machine, bells: Option<Bells>) -> Arc<Self> {
-        Arc::new(Self { machine: Mutex::new(machine), bells })
+        Arc::new(Self { core: Arc::new(Core { machine: Mutex::new(machine), bells }), unit: 0 })
+    }
+
+    /// Another device on the same machine.
+    pub(crate) fn add_device(&self, config: Config) -> Result<Arc<Self>, GpuError> {
+        let mut machine = self.lock();
+        let gpu = Gpu::new(&mut machine.memory, config)?;
+        let unit = machine.add(Unit::new(gpu));
+        Ok(Arc::new(Self { core: Arc::clone(&self.core), unit }))
     }
 
     /// The machine. The caller must not call the library before it lets go; if it changed what the device will do, it lets
     /// go through [`Shared::release`].
     pub(crate) fn lock(&self) -> MutexGuard<'_, Machine> {
-        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        self.set_time(&mut machine);
+        let mut machine = self.core.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        self.enter(&mut machine);
         machine
+    }
+
+    pub(crate) fn bells(&self) -> Option<&Bells> {
+        self.core.bells.as_ref()
+    }
+
+    /// The number of its device.
+    pub(crate) const fn unit(&self) -> usize {
+        self.unit
     }
 
     /// The hardware is gone at once.
@@ -55,17 +80,18 @@ impl Shared {
     pub(crate) fn set_faults(&self, faults: DeviceFaults) {
         let mut machine = self.lock();
         machine.catch_up();
-        if let Some(gpu) = &mut machine.gpu {
+        if let Some(gpu) = &mut machine.unit.gpu {
             gpu.set_faults(faults);
         }
         self.release(machine);
     }
 
-    /// In real time, what the clock says.
-    pub(crate) fn set_time(&self, machine: &mut Machine) {
-        if self.bells.is_some() {
+    /// The lock was taken: looks from this device, in real time at what the clock says.
+    pub(crate) fn enter(&self, machine: &mut Machine) {
+        if self.core.bells.is_some() {
             machine.now = machine.now.max(Time::from_ns(wall_ns()));
         }
+        machine.look_at(self.unit);
     }
 }
 
@@ -89,7 +115,7 @@ pub struct JobEnd {
 pub struct EngineStretch {
     /// Which job.
     pub job: JobId,
-    /// Which engine, counted from 0.
+    /// Which engine of its device, counted from 0.
     pub engine: u32,
     /// From here.
     pub from: Time,
@@ -97,85 +123,21 @@ pub struct EngineStretch {
     pub to: Time,
 }
 
-/// A job on a ring: from its doorbell until its end was collected.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Flying {
-    pub(crate) job: JobId,
-    /// The library's number for its queue.
-    pub(crate) queue: u64,
-    pub(crate) credits: u32,
-    /// Where the job's end is written: this page, this offset.
-    pub(crate) fence: (PageId, usize),
-}
-
-/// The jobs on one ring, by their numbers there, which count up.
-#[derive(Debug, Default)]
-pub(crate) struct Flights(VecDeque<(u64, Flying)>);
-
-impl Flights {
-    pub(crate) fn insert(&mut self, seqno: u64, flying: Flying) {
-        if self.0.back().is_none_or(|(last, _)| *last < seqno) {
-            self.0.push_back((seqno, flying));
-        } else {
-            let at = self.0.partition_point(|(other, _)| *other < seqno);
-            self.0.insert(at, (seqno, flying));
-        }
-    }
-
-    pub(crate) fn get(&self, seqno: u64) -> Option<&Flying> {
-        let at = self.0.binary_search_by_key(&seqno, |(other, _)| *other).ok()?;
-        self.0.get(at).map(|(_, flying)| flying)
-    }
-
-    pub(crate) fn remove(&mut self, seqno: u64) -> Option<Flying> {
-        let at = self.0.binary_search_by_key(&seqno, |(other, _)| *other).ok()?;
-        self.0.remove(at).map(|(_, flying)| flying)
-    }
-
-    /// The number under which a job is in flight.
-    pub(crate) fn seqno_of(&self, job: JobId) -> Option<u64> {
-        self.0.iter().find(|(_, flying)| flying.job == job).map(|(seqno, _)| *seqno)
-    }
-
-    pub(crate) fn seqnos(&self) -> Vec<u64> {
-        self.0.iter().map(|(seqno, _)| *seqno).collect()
-    }
-}
-
-/// What the driver knows of a ring.
-#[derive(Debug)]
-pub(crate) struct RingState {
-    pub(crate) in_flight: Arc<InFlight>,
-    /// The library's number for its queue; 0 before its first job.
-    pub(crate) queue: u64,
-    pub(crate) flying: Flights,
-    /// The size of the queue, as its client wanted it.
-    pub(crate) credits: u32,
-    /// What jobs hold that are on the ring, or whose end is being told.
-    pub(crate) held: u32,
-    /// Of that, what those hold whose end is being told: the library may count it as free already, or not yet.
-    pub(crate) ending: u32,
-}
-
-/// Everything behind the lock.
+/// Everything behind the lock. It is seen from one device at a time: that of whoever took the lock.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) memory: Memory,
-    /// Taken out in the end.
-    pub(crate) gpu: Option<Gpu>,
+    /// The device that is looked at.
+    pub(crate) unit: Unit,
+    /// Its number.
+    looked_at: usize,
+    /// The others, by their numbers; at the place of the one that is looked at, nothing.
+    others: Vec<Option<Unit>>,
+    system_pages: u32,
     pub(crate) checkers: Checkers,
     pub(crate) now: Time,
-    /// By the hardware's number.
-    pub(crate) rings: Vec<Option<RingState>>,
-    /// Of queues that are gone, to be destroyed once the device lets them.
-    pub(crate) doomed_rings: Vec<QueueId>,
-    pub(crate) spaces: Spaces,
-    pub(crate) free_vms: Vec<VmId>,
-    pub(crate) next_vm: u32,
     pub(crate) next_job: u64,
     pub(crate) next_client: u64,
-    /// Resets asked of the device and not answered.
-    pub(crate) tokens: Vec<(ResetScope, ResetToken)>,
     pub(crate) outbox: VecDeque<Delivery>,
     pub(crate) watch: Watch,
     pub(crate) books: Books,
@@ -184,8 +146,8 @@ pub(crate) struct Machine {
     pub(crate) keep_history: bool,
     pub(crate) ends: Vec<JobEnd>,
     pub(crate) stretches: Vec<EngineStretch>,
-    /// Jobs on engines, and since when.
-    on_engines: Vec<Option<(JobId, Time)>>,
+    /// Jobs on engines, on which, and since when.
+    on_engines: Vec<(JobId, u32, Time)>,
     /// Room for a job's commands while they are written.
     pub(crate) scratch: Vec<u8>,
     /// Everything seen, if somebody wants it.
@@ -194,19 +156,17 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(memory: Memory, gpu: Gpu) -> Self {
+        let system_pages = memory.free_pages(DomainId::SYSTEM);
         Self {
             memory,
-            gpu: Some(gpu),
+            unit: Unit::new(gpu),
+            looked_at: 0,
+            others: alloc::vec![None],
+            system_pages,
             checkers: Checkers::new(),
             now: Time::ZERO,
-            rings: Vec::new(),
-            doomed_rings: Vec::new(),
-            spaces: Spaces::default(),
-            free_vms: Vec::new(),
-            next_vm: 1,
             next_job: 1,
             next_client: 1,
-            tokens: Vec::new(),
             outbox: VecDeque::new(),
             watch: Watch::default(),
             books: Books::default(),
@@ -218,6 +178,43 @@ impl Machine {
             scratch: Vec::new(),
             log: None,
         }
+    }
+
+    /// Adds a device, and says its number.
+    pub(crate) fn add(&mut self, unit: Unit) -> usize {
+        self.others.push(Some(unit));
+        self.others.len() - 1
+    }
+
+    /// How many devices there are.
+    pub(crate) const fn units(&self) -> usize {
+        self.others.len()
+    }
+
+    /// Looks at device `number` from now on, until the lock is taken again.
+    #[inline]
+    pub(crate) fn look_at(&mut self, number: usize) {
+        if number != self.looked_at {
+            self.look_at_another(number);
+        }
+    }
+
+    #[cold]
+    fn look_at_another(&mut self, number: usize) {
+        if let Some(unit) = self.others.get_mut(number).and_then(Option::take) {
+            let before = core::mem::replace(&mut self.unit, unit);
+            self.others[self.looked_at] = Some(before);
+            self.looked_at = number;
+        }
+    }
+
+    pub(crate) fn all_units(&self) -> impl Iterator<Item = &Unit> {
+        core::iter::once(&self.unit).chain(self.others.iter().flatten())
+    }
+
+    /// When a device will do something by itself.
+    pub(crate) fn next_event(&self) -> Option<Time> {
+        self.all_units().filter_map(Unit::next_event).min()
     }
 
     /// Reports something the host did or saw.
@@ -233,7 +230,7 @@ impl Machine {
 
     /// The device and its memory, to be called together; none after the end.
     pub(crate) fn device(&mut self) -> Option<(&mut Gpu, &mut Memory)> {
-        Some((self.gpu.as_mut()?, &mut self.memory))
+        Some((self.unit.gpu.as_mut()?, &mut self.memory))
     }
 
     /// Shows the checkers what was seen, and keeps what is asked for.
@@ -241,16 +238,10 @@ impl Machine {
         for seen in self.memory.tap().seen() {
             self.checkers.observe(seen);
             match seen.what {
-                Observation::OnEngine { job, engine } => {
-                    let at = usize::try_from(engine).unwrap_or(usize::MAX);
-                    if self.on_engines.len() <= at {
-                        self.on_engines.resize(at + 1, None);
-                    }
-                    self.on_engines[at] = Some((job, seen.at));
-                }
-                Observation::OffEngine { engine, .. } => {
-                    let at = usize::try_from(engine).unwrap_or(usize::MAX);
-                    if let Some((job, from)) = self.on_engines.get_mut(at).and_then(Option::take)
+                Observation::OnEngine { job, engine } => self.on_engines.push((job, engine, seen.at)),
+                Observation::OffEngine { job, .. } => {
+                    let at = self.on_engines.iter().position(|(on, ..)| *on == job);
+                    if let Some((job, engine, from)) = at.map(|at| self.on_engines.swap_remove(at))
                         && self.keep_history
                         && from < seen.at
                     {
@@ -267,22 +258,7 @@ impl Machine {
     }
 
     pub(crate) fn ring(&mut self, queue: QueueId) -> Option<&mut RingState> {
-        self.rings.get_mut(usize::try_from(queue.0).ok()?)?.as_mut()
-    }
-
-    pub(crate) fn add_ring(&mut self, queue: QueueId, ring: RingState) {
-        let at = usize::try_from(queue.0).unwrap_or(usize::MAX);
-        if self.rings.len() <= at {
-            self.rings.resize_with(at + 1, || None);
-        }
-        self.rings[at] = Some(ring);
-    }
-
-    /// The ring that the library knows as `queue`.
-    pub(crate) fn ring_of(&mut self, queue: u64) -> Option<(QueueId, &mut RingState)> {
-        let rings = self.rings.iter_mut().enumerate();
-        // CAST: rings are counted in 32 bits.
-        rings.filter_map(|(at, ring)| Some((QueueId(at as u32), ring.as_mut()?))).find(|(_, ring)| ring.queue == queue)
+        self.unit.ring(queue)
     }
 
     /// Whether a job in flight has written its end, whatever the host was told.
@@ -321,6 +297,7 @@ impl Machine {
 
     /// The library has been told that a job's stay on the ring is over.
     pub(crate) fn give_back(&mut self, queue: QueueId, flying: &Flying) {
+        self.look_at(flying.unit);
         // It may be gone, and another have its number.
         if let Some(ring) = self.ring(queue).filter(|ring| ring.queue == flying.queue) {
             ring.held = ring.held.saturating_sub(flying.credits);
@@ -336,11 +313,10 @@ impl Machine {
         }
     }
 
-    /// Bytes of device memory handed out, without the firmware's page tables.
+    /// Bytes of memory handed out, of all devices and of the system, without the firmwares' page tables.
     pub(crate) fn bytes_in_use(&self) -> u64 {
-        let Some(gpu) = &self.gpu else { return 0 };
-        let page = crate::gpu::PAGE_BYTES as u64;
-        let taken = gpu.config().memory_bytes / page - u64::from(self.memory.free_pages(gpu.domain()));
-        (taken - u64::from(gpu.firmware_tables())) * page
+        let system = u64::from(self.system_pages - self.memory.free_pages(DomainId::SYSTEM));
+        let own = self.all_units().map(|unit| unit.bytes_in_use(&self.memory)).sum::<u64>();
+        own + system * crate::gpu::PAGE_BYTES as u64
     }
 }

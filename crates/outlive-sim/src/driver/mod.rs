@@ -52,6 +52,7 @@ mod host;
 mod job;
 pub(crate) mod machine;
 mod real;
+mod unit;
 
 pub use buffer::Buffer;
 pub use client::{ClientConfig, ClientError, SimClient, SimQueue, SubmitError, Submitted};

@@ -30,7 +30,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use super::machine::{Machine, Shared};
-use crate::gpu::{Gpu, Time};
+use crate::gpu::Time;
 
 /// Nanoseconds on the wall's monotonic clock, from an origin of the process: the executor and all machines have the same.
 pub(crate) fn wall_ns() -> u64 {
@@ -76,7 +76,7 @@ impl Threads {
     pub(crate) fn start(shared: &Arc<Shared>) -> Option<Self> {
         let start = |name: &str, body: fn(&Shared, &Bells)| {
             let shared = Arc::clone(shared);
-            let run = move || shared.bells.iter().for_each(|bells| body(&shared, bells));
+            let run = move || shared.bells().iter().for_each(|bells| body(&shared, bells));
             thread::Builder::new().name(name.into()).spawn(run).ok()
         };
         let hardware = start("sim-hardware", hardware)?;
@@ -100,9 +100,8 @@ impl Threads {
 impl Shared {
     /// Lets go of the machine after a change, and wakes those whom it concerns.
     pub(crate) fn release(&self, mut machine: MutexGuard<'_, Machine>) {
-        let Some(bells) = &self.bells else { return };
-        let next = machine.gpu.as_ref().and_then(Gpu::next_event);
-        let hardware = next.is_some_and(|next| next < machine.watch.hardware_until);
+        let Some(bells) = self.bells() else { return };
+        let hardware = machine.next_event().is_some_and(|next| next < machine.watch.hardware_until);
         if hardware {
             // Woken once is enough.
             machine.watch.hardware_until = Time::ZERO;
@@ -120,7 +119,7 @@ impl Shared {
 
     /// Tells the machine's threads to end: the interrupts' when all has been told.
     pub(crate) fn end_threads(&self) {
-        let Some(bells) = &self.bells else { return };
+        let Some(bells) = self.bells() else { return };
         self.lock().watch.ending = true;
         bells.hardware.notify_one();
         bells.interrupt.notify_one();
@@ -140,7 +139,7 @@ impl Shared {
                 bell.wait_timeout(machine, left).unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        self.set_time(&mut machine);
+        self.enter(&mut machine);
         machine
     }
 }
@@ -153,7 +152,7 @@ fn hardware(shared: &Shared, bells: &Bells) {
         if !machine.outbox.is_empty() && core::mem::take(&mut machine.watch.interrupt_sleeps) {
             bells.interrupt.notify_one();
         }
-        let next = machine.gpu.as_ref().and_then(Gpu::next_event);
+        let next = machine.next_event();
         machine.watch.hardware_until = next.unwrap_or(Time::NEVER);
         machine = shared.sleep(&bells.hardware, machine, next);
     }
