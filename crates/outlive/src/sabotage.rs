@@ -36,6 +36,10 @@ pub enum Sabotage {
     RefundAtFinished,
     /// A signaled fence keeps its issuer alive.
     KeepIssuer,
+    /// A fair policy charges nobody for hardware time.
+    ChargeNobody,
+    /// A fair policy's floor falls.
+    FloorFalls,
 }
 
 #[cfg(feature = "sabotage")]

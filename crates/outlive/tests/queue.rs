@@ -12,11 +12,10 @@
 mod common;
 
 use common::{Call, Rig, SOON, error, ok, pending};
-use outlive::sched::{Ask, Ended, Gate, Priority};
 use outlive::trace::{Event, QueueChange, Record};
 use outlive::{
     Cause, Dependency, Executor, FenceError, InFlight, Job, JobFences, Lane, OnError, QueueConfig, Refusal, ResetScope,
-    Time, Times, UserFence, Verdict, WaitError,
+    Time, UserFence, Verdict, WaitError,
 };
 use proptest::prelude::{Strategy, any, proptest};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -354,50 +353,6 @@ fn a_queue_that_is_closed_while_its_job_clock_stands_still_ends_all_the_same() {
         "it hangs, and nobody is left to resume"
     );
     assert!(drained.is_drained());
-}
-
-struct Turnstile {
-    open: Arc<AtomicBool>,
-    asked: Arc<Mutex<Vec<Ask>>>,
-    ended: Arc<Mutex<Vec<Ended>>>,
-}
-
-impl Gate for Turnstile {
-    fn may_start(&self, ask: &Ask) -> bool {
-        self.asked.lock().unwrap().push(*ask);
-        self.open.load(SeqCst)
-    }
-
-    fn ended(&self, end: &Ended) {
-        self.ended.lock().unwrap().push(*end);
-    }
-}
-
-#[test]
-fn every_start_passes_the_gate_and_every_end_is_reported() {
-    let rig = Rig::new();
-    let (open, asked, ended) = (Arc::new(AtomicBool::new(false)), Arc::default(), Arc::default());
-    let gate = Turnstile { open: Arc::clone(&open), asked: Arc::clone(&asked), ended: Arc::clone(&ended) };
-    let config = QueueConfig::new("q").client(3).group(4).weight(7).priority(Priority::High).gate(gate).unwrap();
-    let queue = rig.queue(config);
-    let job = queue.reserve(Job::new(rig.buffers(1)).credits(2)).unwrap().commit();
-    assert!(pending(&job.scheduled()));
-    let ask = asked.lock().unwrap()[0];
-    assert_eq!((ask.client, ask.group, ask.weight, ask.priority, ask.credits), (3, 4, 7, Priority::High, 2));
-    assert!(ask.bypass);
-    queue.set_priority(Priority::Low);
-    queue.set_weight(1);
-    open.store(true, SeqCst);
-    queue.kick();
-    rig.idle();
-    assert!(ok(&job.scheduled()));
-    let ask = *asked.lock().unwrap().last().unwrap();
-    assert_eq!((ask.weight, ask.priority, ask.bypass), (1, Priority::Low, false), "counts from the next decision");
-    rig.pass_ms(3);
-    let times = Times { end: Some(rig.executor.now()), active: Some(2 * MS) };
-    rig.gpu().held.complete_timed(queue.id() * 1_000_000 + 1, Ok(()), times);
-    let end = ended.lock().unwrap()[0];
-    assert_eq!((end.active, end.credits, end.started), (2 * MS, 2, Time::ZERO), "the time the hardware measured");
 }
 
 #[test]

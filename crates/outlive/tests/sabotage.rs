@@ -14,6 +14,7 @@ mod common;
 
 use common::{Rig, error, ok, pending};
 use outlive::sabotage::{Sabotage, commit};
+use outlive::sched::{Fair, Head, Policy, Share};
 use outlive::trace::{Event, FenceId, Record};
 use outlive::{Cause, Charges, Executor, FenceContext, FenceError, Job, Names, Principal, QueueConfig, Time, check};
 use std::collections::HashMap;
@@ -291,4 +292,44 @@ fn keep_issuer() {
         assert!(ok(&fence));
         assert_eq!(executor.live_objects(), 0, "a signaled fence keeps its issuer alive");
     });
+}
+
+/// What queue 0 had of 4 s, beside queue 1, which always has a job of `other_ms`: 0 has one of `own_ms` from `from_ms` on.
+fn share_from(from_ms: u64, own_ms: u64, other_ms: u64) -> f64 {
+    let mut fair = Fair::new(1);
+    fair.reserve(2).unwrap();
+    fair.opened(1, 2, Share::default());
+    let (mut now, mut had, mut since) = (0, [0; 2], None);
+    while now < from_ms + 4_000 {
+        let at = Time::from_ns(now * 1_000_000);
+        let head = Head { committed: at, credits: 1 };
+        if now >= from_ms {
+            if since.is_none() {
+                since = Some(now);
+                fair.opened(0, 1, Share::default());
+            }
+            fair.ready(0, head, at);
+        }
+        fair.ready(1, head, at);
+        let next = fair.pick(at).unwrap();
+        fair.started(next, at);
+        let took = if next == 0 { own_ms } else { other_ms };
+        now += took;
+        fair.ended(next, MS * u32::try_from(took).unwrap(), Time::from_ns(now * 1_000_000));
+        had[next as usize] += took;
+        for other in (0..2).filter(|other| *other != next && (*other == 1 || since.is_some())) {
+            fair.unready(other);
+        }
+    }
+    f64::from(had[0] as u32) / f64::from((now - since.unwrap()) as u32)
+}
+
+#[test]
+fn charge_nobody() {
+    sees(Sabotage::ChargeNobody, || assert!((share_from(0, 50, 1) - 0.5).abs() < 0.02));
+}
+
+#[test]
+fn floor_falls() {
+    sees(Sabotage::FloorFalls, || assert!((share_from(10_000, 1, 1) - 0.5).abs() < 0.02));
 }

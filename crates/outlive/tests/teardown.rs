@@ -12,6 +12,7 @@
 mod common;
 
 use common::{Call, Rig, SOON, buffers, error, ok, pending};
+use outlive::sched::{Arbiter, ArbiterConfig};
 use outlive::{
     Acquired, Completion, Device, Executor, FenceContext, FenceError, JobFences, Names, QueueConfig, Refusal,
     ResetScope, Time, Times, Verdict,
@@ -247,6 +248,44 @@ fn a_driver_that_panics_in_acquire() {
     assert!(ok(&job.retired()), "the hardware never knew of it");
     drop(queue);
     all_gone(rig);
+}
+
+#[test]
+fn a_turn_that_is_not_used_goes_to_the_next_whether_acquire_waits_or_panics() {
+    for panicking in [false, true] {
+        let rig = Rig::new();
+        let arbiter = Arbiter::new(&rig.executor, ArbiterConfig::new(1)).unwrap();
+        let config = |name| QueueConfig::new(name).bypass(false).arbiter(&arbiter);
+        let (hindered, next) = (rig.queue(config("hindered")), rig.queue(config("next")));
+        let id = hindered.id();
+        let context = FenceContext::new(&rig.executor, Names { driver: "d", timeline: "free" }).unwrap();
+        let (resource, free) = context.allocate().unwrap().publish();
+        rig.gpu().script(|script| {
+            script.acquire = Some(Box::new(move |info| match info.queue == id && !free.is_signaled() {
+                true if panicking => panic!("acquire"),
+                true => Acquired::Wait(free.clone()),
+                false => Acquired::Yes,
+            }));
+        });
+        let first = hindered.reserve(rig.buffers(1)).unwrap().commit();
+        let second = next.reserve(rig.buffers(2)).unwrap().commit();
+        match panicking {
+            true => panics(|| rig.idle()),
+            false => rig.idle(),
+        }
+        rig.idle();
+        assert!(ok(&second.scheduled()), "the one that waits, or has failed, holds nothing");
+        rig.complete(&next, 1, Ok(()));
+        resource.signal(Ok(()));
+        rig.idle();
+        assert_eq!((ok(&first.scheduled()), pending(&first.finished())), (!panicking, !panicking));
+        assert_eq!(arbiter.status().credits_free, u32::from(panicking));
+        if !panicking {
+            rig.complete(&hindered, 1, Ok(()));
+        }
+        drop((hindered, next));
+        all_gone(rig);
+    }
 }
 
 #[test]

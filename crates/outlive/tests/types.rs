@@ -142,9 +142,16 @@ table! {
     Time: Send Sync Copy Ord;
     Times: Send Sync Copy Eq;
     Verdict: Send Sync Copy Eq;
-    sched::Ask: Send Sync Copy;
-    sched::Ended: Send Sync Copy;
+    sched::Arbiter: Send Sync;
+    sched::ArbiterConfig: Send Sync Copy;
+    sched::ArbiterStatus: Send Sync Copy;
+    sched::BadWeight: Send Sync Copy;
+    sched::Fair: Send Sync;
+    sched::Fifo: Send Sync;
+    sched::Head: Send Sync Copy;
     sched::Priority: Send Sync Copy Ord;
+    sched::RoundRobin: Send Sync;
+    sched::Share: Send Sync Copy;
     trace::Event: Send Sync Copy Eq;
     trace::FenceId: Send Sync Copy Ord;
     trace::Blocked: Send Sync Copy Eq;

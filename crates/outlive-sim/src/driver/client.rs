@@ -25,7 +25,7 @@ pub struct ClientConfig {
     pub timeout: Duration,
     /// Whose jobs they are; default a number of its own. Overrides what `queue` says.
     pub client: Option<u64>,
-    /// Everything else: gate, group, weight, priority, drain time, bypass, principal. Not `pipelined`: with several
+    /// Everything else: arbiter, group, weight, priority, drain time, bypass, principal. Not `pipelined`: with several
     /// engines the device overlaps a ring's jobs.
     pub queue: QueueConfig,
 }

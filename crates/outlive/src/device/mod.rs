@@ -21,7 +21,9 @@ use crate::fence::context::info;
 use crate::fence::{Names, UserFence};
 use crate::mem::shared::Ref;
 use crate::queue::shared::QueueInner;
+use crate::queue::turn::{Caller, Place};
 use crate::queue::{Drained, JobQueue, OpenError, QueueConfig};
+use crate::sched::{ArbiterShared, BadWeight, Refused};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use core::fmt;
 use core::time::Duration;
@@ -109,20 +111,41 @@ impl<D: Driver> Device<D> {
     /// # Errors
     /// [`OpenError`].
     pub fn queue(&self, config: QueueConfig, ring: D::Queue) -> Result<JobQueue<D>, OpenError> {
+        BadWeight::check(config.share.weight)?;
+        BadWeight::check(config.share.group_weight)?;
+        let config = config.clamp();
         if config.credits == 0 {
             return Err(OpenError::NoCredits);
         }
-        let config = config.clamp();
+        let place = config.arbiter.as_ref().map(|arbiter| self.place_with(arbiter, &config)).transpose()?;
+        let caller = place.as_ref().map(|place| (place.arbiter.clone(), place.number));
         let names = Names { driver: self.inner.shared.name, timeline: config.name };
         let info = info(&self.executor, names, config.client, self.inner.shared.id, next_ids(3))?;
         let (source, drained) = UserFence::new(&self.executor, "queue drained")?;
         let inner = Object::try_new(self.executor.hub(), |header| {
-            QueueInner::new(header, &self.inner, info, config, source, ring)
+            QueueInner::new(header, &self.inner, info, config, place, source, ring)
         })?;
         let device_is_there = self.inner.shared.enlist(&inner.shared);
         inner.shared.trace_change(crate::trace::QueueChange::Opened);
+        let called = caller.is_none_or(|(arbiter, number)| arbiter.enlist(number, Caller::new(&inner.shared)));
         let queue = JobQueue::from_parts(inner, drained, self.clone());
-        if device_is_there { Ok(queue) } else { Err(OpenError::DeviceLost) }
+        match (device_is_there, called) {
+            (true, true) => Ok(queue),
+            (false, _) => Err(OpenError::DeviceLost),
+            (true, false) => Err(OpenError::ArbiterGone),
+        }
+    }
+
+    /// A place for a new queue with `arbiter`.
+    fn place_with(&self, arbiter: &Ref<ArbiterShared>, config: &QueueConfig) -> Result<Place, OpenError> {
+        if !arbiter.is_on(&self.executor) {
+            return Err(OpenError::OtherExecutor);
+        }
+        match arbiter.open(config.client, config.share) {
+            Ok(number) => Ok(Place { arbiter: arbiter.clone(), number }),
+            Err(Refused::Full(most)) => Err(OpenError::ArbiterFull { most }),
+            Err(Refused::Gone) => Err(OpenError::ArbiterGone),
+        }
     }
 
     /// Closes every queue. Latches at once; never blocks; any context. The handle says when the driver has been dropped, and

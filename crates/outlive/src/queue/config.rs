@@ -2,8 +2,9 @@
 
 use crate::device::Principal;
 use crate::fence::{Fence, FenceError, Retired};
-use crate::mem::{AllocError, HeapBox, try_box};
-use crate::sched::{Gate, Priority};
+use crate::mem::AllocError;
+use crate::mem::shared::Ref;
+use crate::sched::{Arbiter, ArbiterShared, BadWeight, Priority, Share};
 use core::fmt;
 use core::time::Duration;
 
@@ -16,9 +17,7 @@ pub struct QueueConfig {
     pub(crate) name: &'static str,
     pub(crate) credits: u32,
     pub(crate) client: u64,
-    pub(crate) group: u64,
-    pub(crate) priority: Priority,
-    pub(crate) weight: u32,
+    pub(crate) share: Share,
     pub(crate) timeout: Duration,
     pub(crate) progress_cap: Duration,
     pub(crate) drain: Duration,
@@ -26,15 +25,7 @@ pub struct QueueConfig {
     pub(crate) pipelined: bool,
     pub(crate) bypass: bool,
     pub(crate) principal: Option<Principal>,
-    pub(crate) gate: Option<GateBox>,
-}
-
-pub(crate) struct GateBox(pub(crate) HeapBox<dyn Gate>);
-
-impl fmt::Debug for GateBox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Gate")
-    }
+    pub(crate) arbiter: Option<Ref<ArbiterShared>>,
 }
 
 impl Default for QueueConfig {
@@ -51,9 +42,7 @@ impl QueueConfig {
             name,
             credits: 64,
             client: 0,
-            group: 0,
-            priority: Priority::Normal,
-            weight: 100,
+            share: Share { group: 0, group_weight: 100, weight: 100, priority: Priority::Normal },
             timeout: Duration::from_secs(2),
             progress_cap: LIMIT_MAX,
             drain: Duration::from_secs(2),
@@ -61,7 +50,7 @@ impl QueueConfig {
             pipelined: false,
             bypass: true,
             principal: None,
-            gate: None,
+            arbiter: None,
         }
     }
 
@@ -82,21 +71,30 @@ impl QueueConfig {
     /// The group that fair shares go to first. Default 0: a group of its own.
     #[must_use]
     pub const fn group(mut self, group: u64) -> Self {
-        self.group = group;
+        self.share.group = group;
+        self
+    }
+
+    /// The weight of the whole group, from 1 to [`WEIGHT_MAX`](crate::sched::WEIGHT_MAX): what the queue that joined it last
+    /// said counts. Default 100.
+    #[must_use]
+    pub const fn group_weight(mut self, weight: u32) -> Self {
+        self.share.group_weight = weight;
         self
     }
 
     /// For an arbiter; changeable later. Default normal.
     #[must_use]
     pub const fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
+        self.share.priority = priority;
         self
     }
 
-    /// Share within its group, for an arbiter; changeable later. Default 100.
+    /// Share within its group, from 1 to [`WEIGHT_MAX`](crate::sched::WEIGHT_MAX), for an arbiter; changeable later. Default
+    /// 100.
     #[must_use]
     pub const fn weight(mut self, weight: u32) -> Self {
-        self.weight = weight;
+        self.share.weight = weight;
         self
     }
 
@@ -153,16 +151,18 @@ impl QueueConfig {
         self
     }
 
-    /// Asks `gate` before each start. Default: always yes.
-    ///
-    /// # Errors
-    /// [`AllocError`].
-    pub fn gate(mut self, gate: impl Gate) -> Result<Self, AllocError> {
-        self.gate = Some(GateBox(try_box(gate).map_err(|(error, _)| error)?));
-        Ok(self)
+    /// Starts its jobs in turn with other queues of `arbiter`, and with credits of its pool besides its own: no more of them
+    /// than the pool has. Default: none, firmware mode.
+    #[must_use]
+    pub fn arbiter(mut self, arbiter: &Arbiter) -> Self {
+        self.arbiter = Some(arbiter.shared().clone());
+        self
     }
 
     pub(crate) fn clamp(mut self) -> Self {
+        if let Some(arbiter) = &self.arbiter {
+            self.credits = self.credits.min(arbiter.credits());
+        }
         if self.timeout.is_zero() || self.timeout > LIMIT_MAX {
             self.timeout = LIMIT_MAX;
         }
@@ -363,6 +363,23 @@ pub enum OpenError {
     NoCredits,
     /// The device is gone.
     DeviceLost,
+    /// A weight that is none.
+    BadWeight(BadWeight),
+    /// The arbiter has as many queues as it may.
+    ArbiterFull {
+        /// The most.
+        most: u32,
+    },
+    /// The arbiter is gone.
+    ArbiterGone,
+    /// The arbiter is for queues of another executor.
+    OtherExecutor,
+}
+
+impl From<BadWeight> for OpenError {
+    fn from(bad: BadWeight) -> Self {
+        Self::BadWeight(bad)
+    }
 }
 
 impl From<AllocError> for OpenError {
@@ -377,6 +394,12 @@ impl fmt::Display for OpenError {
             Self::OutOfMemory(error) => error.fmt(f),
             Self::NoCredits => f.write_str("a queue needs at least 1 credit"),
             Self::DeviceLost => f.write_str("the device is gone: open it again"),
+            Self::BadWeight(bad) => bad.fmt(f),
+            Self::ArbiterFull { most } => {
+                write!(f, "the arbiter has its {most} queues: close one, or make one for more")
+            }
+            Self::ArbiterGone => f.write_str("the arbiter is gone: make another"),
+            Self::OtherExecutor => f.write_str("the arbiter is on another executor than the device: use one for both"),
         }
     }
 }

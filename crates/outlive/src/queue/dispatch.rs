@@ -15,12 +15,12 @@ use super::complete::Completion;
 use super::job::{JobCore, Stage, Step};
 use super::order::Next;
 use super::shared::{QueueShared, StateGuard};
+use super::turn::Turn;
 use crate::check;
 use crate::device::driver::Acquired;
 use crate::exec::node::Node;
 use crate::exec::object::Object;
 use crate::fence::{Fence, FenceError, Slot};
-use crate::sched::Ended;
 use crate::time::Time;
 use crate::trace::{Blocked, Event};
 use core::mem::offset_of;
@@ -71,6 +71,8 @@ impl Drop for CallGuard<'_> {
         if cells.stage == Stage::Running && !cells.flags.settled {
             // What the driver did before it panicked is unknown: drained, then taken off by force.
             cells.step = Step::Draining;
+        } else if cells.stage != Stage::Running {
+            self.queue.give_turn_back(&mut state, self.job);
         }
         self.queue.refuse(&mut state, FenceError::DriverBug);
         self.queue.poke();
@@ -107,9 +109,13 @@ impl QueueShared {
         let token = TokenGuard(self);
         let mut left = if who == Who::Submitter { BYPASS_MAX } else { LANE_MAX };
         loop {
-            match self.next(&state, who) {
-                Next::Nothing => break,
+            match self.next(&state) {
+                Next::Nothing => {
+                    self.withdraw(&mut state);
+                    break;
+                }
                 Next::Blocked(reason) => {
+                    self.withdraw(&mut state);
                     self.trace_blocked(&state, reason);
                     break;
                 }
@@ -119,6 +125,10 @@ impl QueueShared {
                 }
                 Next::Start(_) if left == 0 => {
                     self.poke();
+                    break;
+                }
+                Next::Start(job) if !self.ask(&mut state, job) => {
+                    self.trace_blocked(&state, Blocked::Gate);
                     break;
                 }
                 Next::Start(job) => {
@@ -143,18 +153,11 @@ impl QueueShared {
         }
     }
 
-    /// The start cursor, credits and the gate.
-    fn next(&self, state: &StateGuard<'_>, who: Who) -> Next {
-        let next = state.peek(self.limits.pipelined);
-        let Next::Start(job) = next else { return next };
-        if state.cells(job).credits > state.credits_free {
-            return Next::Blocked(Blocked::Credits);
-        }
-        match &self.gate {
-            Some(gate) if !gate.0.may_start(&self.ask(state, job, who == Who::Submitter)) => {
-                Next::Blocked(Blocked::Gate)
-            }
-            _ => Next::Start(job),
+    /// The start cursor and the queue's own credits.
+    pub(crate) fn next(&self, state: &StateGuard<'_>) -> Next {
+        match state.peek(self.limits.pipelined) {
+            Next::Start(job) if state.cells(job).credits > state.credits_free => Next::Blocked(Blocked::Credits),
+            next => next,
         }
     }
 
@@ -164,7 +167,7 @@ impl QueueShared {
         }
     }
 
-    /// Starts `job`, the one at the start cursor.
+    /// Starts `job`, the one at the start cursor, whose turn it is.
     fn start<'a>(&'a self, mut state: StateGuard<'a>, job: NonNull<JobCore>) -> StateGuard<'a> {
         if self.ops.resources && !state.cells(job).flags.acquired {
             let (after, taken) = self.acquire(state, job);
@@ -174,12 +177,14 @@ impl QueueShared {
             }
             if state.held || state.suspended_at.is_some() {
                 // It keeps nothing while it cannot start.
+                self.give_turn_back(&mut state, job);
                 return self.release(state, job);
             }
         }
         // SAFETY: in the order.
         let core = unsafe { job.as_ref() };
         if !core.disposal.start() {
+            self.give_turn_back(&mut state, job);
             state = self.release(state, job);
             if state.next_start() == Some(job) {
                 state.skip();
@@ -242,6 +247,9 @@ impl QueueShared {
         let info = self.job_info(&state, job);
         // SAFETY: the token is held, `call` marks the job; the ops are this queue's.
         let (mut state, answer) = self.call(state, job, || unsafe { (self.ops.acquire)(self, job, info) });
+        if !matches!(answer, Acquired::Yes) {
+            self.give_turn_back(&mut state, job);
+        }
         match answer {
             Acquired::Yes => {
                 state.resource_spins = 0;
@@ -335,10 +343,7 @@ impl QueueShared {
     fn settle_locked(&self, state: &mut StateGuard<'_>, job: NonNull<JobCore>, at: Time, active: Option<Duration>) {
         let active = active.unwrap_or_else(|| at.since(state.cells(job).started));
         state.settle(job, at, active);
-        if let Some(gate) = &self.gate {
-            let cells = state.cells(job);
-            gate.0.ended(&Ended { job: JobCore::id(job), credits: cells.credits, started: cells.started, active });
-        }
+        self.report_end(state, job, active);
     }
 
     /// On the lane: gives back what jobs hold that the device ended.
@@ -357,6 +362,8 @@ impl QueueShared {
         if state.token {
             // Its holder looks again before it lets go; unless it is in another kind of call.
             state.token_wanted = true;
+        } else if state.turn == Turn::Asking {
+            // Its arbiter calls it when it is its turn.
         } else if matches!(state.peek(self.limits.pipelined), Next::Start(_) | Next::Skip) {
             self.poke();
         }

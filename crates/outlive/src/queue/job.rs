@@ -65,6 +65,7 @@ pub(crate) struct Cells {
     /// Its timeout before it starts, as nanoseconds; then when that is over; once settled, how long it was on the hardware,
     /// as nanoseconds, if it was. In stage *pending*: until when it may wait.
     pub(crate) due: Time,
+    /// While it waits for its turn with an arbiter: when it was committed.
     pub(crate) started: Time,
     /// When the hardware, or whoever decided, was done.
     pub(crate) ended: Time,

@@ -24,7 +24,7 @@
 //! `config` what a submitter says · `submit` reserve and commit · `merge` dependencies merged · `pending` commits to come ·
 //! `order` the order, a plain state machine · `dispatch`
 //! starting · `complete` ending · `pass` signalling in order · `pump` the work on the lanes, timeouts · `deps`
-//! dependencies · `disposal` who decides · `job` the block of memory · `shared` what holds it together.
+//! dependencies · `turn` the arbiter · `disposal` who decides · `job` the block of memory · `shared` what holds it together.
 
 mod complete;
 mod config;
@@ -40,6 +40,7 @@ mod pending;
 mod pump;
 pub(crate) mod shared;
 mod submit;
+pub(crate) mod turn;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -58,7 +59,7 @@ use crate::device::Device;
 use crate::device::driver::Driver;
 use crate::exec::object::Object;
 use crate::fence::{UserFence, WaitError};
-use crate::sched::Priority;
+use crate::sched::{BadWeight, Priority, Share};
 use crate::sync::atomic::Ordering;
 use core::fmt;
 use core::time::Duration;
@@ -167,11 +168,6 @@ impl<D: Driver> JobQueue<D> {
         self.inner.shared.resume_clock();
     }
 
-    /// Asks the gate again. Any context; never blocks.
-    pub fn kick(&self) {
-        self.inner.shared.poke();
-    }
-
     /// Its number: the fence context of its `scheduled` fences; `finished` and `retired` have the next two.
     #[must_use]
     pub fn id(&self) -> u64 {
@@ -184,19 +180,34 @@ impl<D: Driver> JobQueue<D> {
         &self.device
     }
 
-    /// For an arbiter; counts from its next decision.
+    /// What it may claim among the queues of its arbiter.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        self.inner.shared.share()
+    }
+
+    /// For an arbiter; counts from its next decision. Any context; never blocks.
     pub fn set_priority(&self, priority: Priority) {
         self.inner.shared.priority.store(priority as u8, Ordering::Relaxed);
+        self.inner.shared.share_changed();
     }
 
-    /// For an arbiter; counts from its next decision.
-    pub fn set_weight(&self, weight: u32) {
+    /// For an arbiter; counts from its next decision. Any context; never blocks.
+    ///
+    /// # Errors
+    /// [`BadWeight`]; nothing was changed.
+    pub fn set_weight(&self, weight: u32) -> Result<(), BadWeight> {
+        BadWeight::check(weight)?;
         self.inner.shared.weight.store(weight, Ordering::Relaxed);
+        self.inner.shared.share_changed();
+        Ok(())
     }
 
-    /// For an arbiter; counts from its next decision.
+    /// For an arbiter; counts from its next decision. What it owes the others of its group goes along. Any context; never
+    /// blocks.
     pub fn set_group(&self, group: u64) {
         self.inner.shared.group.store(group, Ordering::Relaxed);
+        self.inner.shared.share_changed();
     }
 
     /// How it stands now.

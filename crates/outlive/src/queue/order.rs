@@ -17,6 +17,7 @@
 use super::config::dependency_failed;
 use super::disposal::Hardware;
 use super::job::{Cells, JobCore, Stage, Step};
+use super::turn::Turn;
 use crate::exec::timer::Timer;
 use crate::fence::{Fence, FenceError, Slot, Status};
 use crate::mem::list::List;
@@ -58,6 +59,8 @@ pub(crate) struct QueueState {
     /// Jobs whose time was up and that have not left the hardware. What was started behind them would be lost to the reset
     /// that may follow, so nothing is.
     overdue: u32,
+    /// How it stands with its arbiter.
+    pub(crate) turn: Turn,
     /// Somebody is starting jobs or calling the driver for this queue.
     pub(crate) token: bool,
     /// The lane wanted the token meanwhile.
@@ -120,6 +123,7 @@ impl QueueState {
             suspended_at: None,
             held: false,
             overdue: 0,
+            turn: Turn::Idle,
             token: false,
             token_wanted: false,
             token_late: false,
@@ -174,7 +178,7 @@ impl QueueState {
         self.order.front().map(JobCore::from_link)
     }
 
-    /// Whether the head may start. Does not ask for credits or a gate: see `QueueShared::next`.
+    /// Whether the head may start. Does not ask for credits or a turn: see `QueueShared::next`.
     pub(crate) fn peek(&self, pipelined: bool) -> Next {
         let Some(job) = self.next_start else { return Next::Nothing };
         if self.refuse.is_some() && !sabotage::is(Sabotage::StartAfterClose) {
@@ -235,6 +239,7 @@ impl QueueState {
         cells.due = Time::from_ns(now.as_ns().saturating_add(cells.due.as_ns()));
         let credits = cells.credits;
         self.credits_free -= credits;
+        self.turn = Turn::Idle;
         self.next_start = self.after(job);
     }
 

@@ -139,6 +139,7 @@ impl QueueShared {
         let suspended_until = state.suspended_at.map(|at| at.after(self.limits.suspend));
         if suspended_until.is_some_and(|until| until <= now) && state.refuse.is_none() {
             state.refuse = Some(FenceError::TimedOut);
+            self.withdraw(&mut state);
         }
         let suspension_ends = suspended_until.filter(|until| *until > now).unwrap_or(Time::NEVER);
         if state.clock_paused.is_some() {
@@ -225,6 +226,7 @@ impl QueueShared {
             }
         }
         state.hold_back(job);
+        self.withdraw(state);
         let cells = state.cells(job);
         let error = if verdict == Verdict::Lost { FenceError::DeviceLost } else { FenceError::TimedOut };
         if disposal.decide(Err(error)) {
@@ -266,6 +268,7 @@ impl QueueShared {
             return;
         }
         state.suspended_at = Some(now);
+        self.withdraw(&mut state);
         state.drain_running(now.after(self.limits.drain));
         let due = state.next_due.min(now.after(self.limits.suspend));
         self.arm(&mut state, due);

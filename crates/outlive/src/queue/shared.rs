@@ -14,11 +14,12 @@
 #![expect(unsafe_code, reason = "erased drivers; docs/unsafe.md, `queue::shared`")]
 
 use super::complete::Completion;
-use super::config::{GateBox, QueueConfig};
+use super::config::QueueConfig;
 use super::dispatch;
-use super::job::JobCore;
+use super::job::{JobCore, Stage};
 use super::order::QueueState;
 use super::pump;
+use super::turn::Place;
 use crate::device::Principal;
 use crate::device::driver::{Acquired, Driver, JobCx, JobInfo, Verdict};
 use crate::device::shared::{DeviceInner, DeviceShared};
@@ -29,8 +30,7 @@ use crate::exec::object::{Counted, Object, ObjectHeader};
 use crate::fence::{ContextInfo, Fence, FenceError, Slot, UserSource};
 use crate::mem::list::Link;
 use crate::mem::shared::Ref;
-use crate::sched::{Ask, Priority};
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use crate::sync::{Guard, Lock, class};
 use crate::time::Time;
 use crate::trace::{Event, QueueChange};
@@ -56,7 +56,8 @@ pub(crate) struct QueueShared {
     pub(crate) resource_node: Node,
     pub(crate) ops: Ops,
     pub(crate) principal: Option<Principal>,
-    pub(crate) gate: Option<GateBox>,
+    /// Dropped with the queue: then its arbiter knows it no more.
+    pub(crate) place: Option<Place>,
     pub(crate) drain_source: UserSource,
     /// Its timer has fired, or it has never been looked at by the lane.
     pub(crate) due: AtomicBool,
@@ -65,6 +66,7 @@ pub(crate) struct QueueShared {
     pub(crate) priority: AtomicU8,
     pub(crate) weight: AtomicU32,
     pub(crate) group: AtomicU64,
+    pub(crate) group_weight: AtomicU32,
 }
 
 /// A queue's fixed numbers.
@@ -113,6 +115,7 @@ impl<D: Driver> QueueInner<D> {
         device: &Object<DeviceInner<D>>,
         info: Ref<ContextInfo>,
         config: QueueConfig,
+        place: Option<Place>,
         drain_source: UserSource,
         ring: D::Queue,
     ) -> Result<Self, crate::mem::AllocError> {
@@ -147,13 +150,14 @@ impl<D: Driver> QueueInner<D> {
                 waits_natively: waits_natively::<D>,
             },
             principal: config.principal,
-            gate: config.gate,
+            place,
             drain_source,
             due: AtomicBool::new(false),
             wants_reset: AtomicBool::new(false),
-            priority: AtomicU8::new(config.priority as u8),
-            weight: AtomicU32::new(config.weight),
-            group: AtomicU64::new(config.group),
+            priority: AtomicU8::new(config.share.priority as u8),
+            weight: AtomicU32::new(config.share.weight),
+            group: AtomicU64::new(config.share.group),
+            group_weight: AtomicU32::new(config.share.group_weight),
         };
         Ok(Self { shared, ring: UnsafeCell::new(ring), device: device.clone() })
     }
@@ -298,19 +302,7 @@ impl QueueShared {
             client: self.info.client,
             credits: cells.credits,
             deadline: finished.deadline(),
-            started: cells.started,
-        }
-    }
-
-    pub(crate) fn ask(&self, state: &QueueState, job: NonNull<JobCore>, bypass: bool) -> Ask {
-        Ask {
-            job: JobCore::id(job),
-            client: self.info.client,
-            group: self.group.load(Ordering::Relaxed),
-            priority: Priority::from_bits(self.priority.load(Ordering::Relaxed)),
-            weight: self.weight.load(Ordering::Relaxed),
-            credits: state.cells(job).credits,
-            bypass,
+            started: if cells.stage == Stage::Running { cells.started } else { Time::ZERO },
         }
     }
 
@@ -322,6 +314,7 @@ impl QueueShared {
         state.refuse = Some(error);
         state.refuse_running = Some(error);
         state.drain = true;
+        self.withdraw(state);
         true
     }
 
@@ -340,6 +333,7 @@ impl QueueShared {
     pub(crate) fn hold(&self) -> bool {
         let mut state = self.state.lock();
         state.held = true;
+        self.withdraw(&mut state);
         !state.token
     }
 

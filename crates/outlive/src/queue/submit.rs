@@ -306,6 +306,9 @@ impl QueueShared {
         // ORDERING: Release: `Pending::fences` reads it without the lock.
         header.seqno.store(state.last_seqno, Ordering::Release);
         state.cells(job).stage = Stage::Waiting;
+        if self.place.is_some() {
+            state.cells(job).started = self.now();
+        }
         state.push(job);
         self.trace_queued(&state, job);
         // SAFETY: in the order.

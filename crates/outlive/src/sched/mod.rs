@@ -1,10 +1,26 @@
-//! Many queues onto few hardware slots. Built so far: what a queue carries for an arbiter (priority; client, group and
-//! weight are numbers in [`QueueConfig`](crate::QueueConfig)) and the gate that every start passes. The arbiter and its
-//! policies are still to come.
+//! Many queues onto few hardware slots: an [`Arbiter`] gives the credits of one pool to the jobs at the heads of its queues,
+//! in the order of a [`Policy`]: [`Fair`] (the default), [`Fifo`] or [`RoundRobin`].
+//!
+//! Every start passes one gate: without an arbiter it is open (firmware mode, one hardware queue for each `JobQueue`), with
+//! one it opens when it is the queue's turn.
+//!
+//! # Modules
+//! `policy` the question and two simple answers · `fair` the default answer · `turns` the mechanism, a plain state machine ·
+//! `arbiter` the lock around it and the queues behind it.
 
-use crate::time::Time;
-use crate::trace::FenceId;
-use core::time::Duration;
+mod arbiter;
+mod fair;
+mod policy;
+mod turns;
+
+pub use arbiter::{Arbiter, ArbiterConfig, ArbiterStatus};
+pub use fair::{CREDIT, Fair};
+pub use policy::{Fifo, Head, Policy, RoundRobin, STARVED_AFTER};
+
+pub(crate) use arbiter::{ArbiterShared, Refused};
+pub(crate) use turns::Answer;
+
+use core::fmt;
 
 /// How urgent a queue's jobs are among others'. In firmware mode it is reported to the driver, not enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,46 +47,45 @@ impl Priority {
     }
 }
 
-/// A job at the head of its queue that could start now.
-#[derive(Debug, Clone, Copy)]
-pub struct Ask {
-    /// The job.
-    pub job: FenceId,
-    /// Whose it is.
-    pub client: u64,
-    /// The group fair shares go to first.
+/// The largest weight; the smallest is 1.
+pub const WEIGHT_MAX: u32 = 1_000_000;
+
+/// What a queue may claim among others. Every part may change at run time and counts from the next decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Fair shares go to groups first. 0: a group of its own.
     pub group: u64,
-    /// Its queue's priority now.
-    pub priority: Priority,
-    /// Its queue's weight now.
+    /// Of the whole group; what a member said last counts.
+    pub group_weight: u32,
+    /// Within its group; of a queue without a group, among the groups.
     pub weight: u32,
-    /// What it will hold.
-    pub credits: u32,
-    /// Whether the submitter's own thread asks, to bypass the lane.
-    pub bypass: bool,
+    /// Multiplies its weight.
+    pub priority: Priority,
 }
 
-/// A started job of which the hardware is done.
-#[derive(Debug, Clone, Copy)]
-pub struct Ended {
-    /// The job.
-    pub job: FenceId,
-    /// What it held.
-    pub credits: u32,
-    /// When it started.
-    pub started: Time,
-    /// Its hardware time: measured by the driver, else from start to end.
-    pub active: Duration,
+impl Default for Share {
+    fn default() -> Self {
+        Self { group: 0, group_weight: 100, weight: 100, priority: Priority::Normal }
+    }
 }
 
-/// Decides when a ready job may start. Without one every job may.
-///
-/// Both calls come in the signalling path with the queue's lock held: they must not block, allocate, or call the queue.
-/// A `false` must be followed by [`JobQueue::kick`](crate::JobQueue::kick) once it would be `true`.
-pub trait Gate: Send + Sync + 'static {
-    /// Whether the job may start now.
-    fn may_start(&self, ask: &Ask) -> bool;
-
-    /// The hardware is done with a job that had started.
-    fn ended(&self, end: &Ended);
+/// A weight of zero, or above [`WEIGHT_MAX`]. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadWeight {
+    /// What was asked for.
+    pub weight: u32,
 }
+
+impl BadWeight {
+    pub(crate) const fn check(weight: u32) -> Result<(), Self> {
+        if weight == 0 || weight > WEIGHT_MAX { Err(Self { weight }) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for BadWeight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a weight of {}: it must be from 1 to {WEIGHT_MAX}", self.weight)
+    }
+}
+
+impl core::error::Error for BadWeight {}

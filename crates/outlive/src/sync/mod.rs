@@ -78,6 +78,8 @@ pub mod class {
         DeviceState = 1000 "outlive device";
         /// One queue's order of jobs.
         QueueState = 1010 "outlive queue";
+        /// An arbiter's turns.
+        ArbiterState = 1015 "outlive arbiter";
         /// A bare fence context's order of fences.
         ContextState = 1020 "outlive fence context";
         /// What is in flight on one ring.

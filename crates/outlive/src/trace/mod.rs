@@ -126,7 +126,7 @@ pub enum Blocked {
     Credits,
     /// The driver's `acquire` named a fence.
     Resource(FenceId),
-    /// The gate (an arbiter) has not said yes.
+    /// It is not its turn with its arbiter.
     Gate,
     /// Suspended, its device is being reset, or a job whose time was up has not left the hardware.
     Suspended,

@@ -18,7 +18,6 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use outlive::check::{self, Violation};
-use outlive::sched::{Ask, Ended, Gate};
 use outlive::trace::{Event, Record};
 use outlive::{
     Completion, Device, Driver, Executor, Fence, FenceContext, FenceError, FenceFuture, Hook, Job, JobCx, Names,

@@ -210,13 +210,6 @@ fn by_the_executor_say_stuck_when_nothing_is_pending() {
     assert_eq!(executor.wait(&foreign, LONG), Err(WaitError::Stuck));
     assert_eq!(executor.now(), Time::ZERO, "there was nothing to move to");
 
-    struct Never;
-    impl Gate for Never {
-        fn may_start(&self, _ask: &Ask) -> bool {
-            false
-        }
-        fn ended(&self, _end: &Ended) {}
-    }
     struct Idle;
     impl Driver for Idle {
         type Job = ();
@@ -224,8 +217,8 @@ fn by_the_executor_say_stuck_when_nothing_is_pending() {
         fn run(&self, _cx: &mut JobCx<'_, Self>, _done: Completion) {}
     }
     let device = Device::new(&executor, Idle).unwrap();
-    let queue = device.queue(QueueConfig::new("gated").gate(Never).unwrap(), ()).unwrap();
-    let job = queue.reserve(()).unwrap().commit();
+    let queue = device.queue(QueueConfig::new("waiting"), ()).unwrap();
+    let job = queue.reserve_after((), [&foreign]).unwrap().commit();
     assert_eq!(executor.wait(&job.finished(), LONG), Err(WaitError::Stuck));
     assert_eq!(
         WaitError::Stuck.to_string(),

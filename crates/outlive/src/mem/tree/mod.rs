@@ -417,6 +417,12 @@ impl<K: Copy, V> fmt::Debug for Tree<K, V> {
     }
 }
 
+impl<K: Copy, V> Default for Tree<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Entries in ascending order; see [`Tree::iter`] and [`Tree::range_from`].
 pub(crate) struct Iter<'a, K, V> {
     tree: &'a Tree<K, V>,

@@ -129,7 +129,7 @@ fn loom_signal_against_disarm() {
         let core = core::ptr::with_exposed_provenance_mut::<JobCore>(core);
         // SAFETY: as above.
         assert_eq!(unsafe { &*core }.waiting.load(crate::sync::atomic::Ordering::Acquire), 0);
-        world.queue.kick();
+        world.queue.inner.shared.poke();
         world.end(&[job]);
     });
 }
