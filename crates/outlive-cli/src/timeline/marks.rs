@@ -3,7 +3,7 @@
 use super::rows::Rows;
 use super::scale::{self, Scale};
 use super::svg::{Anchor, Svg};
-use super::{INK, Picture};
+use super::{INK, Moment, Picture};
 use crate::report::{Outcome, counted};
 
 /// How a job failed.
@@ -159,11 +159,17 @@ pub(super) fn shapes() -> String {
     Kind::ALL.map(shape).concat()
 }
 
-/// Lines through the whole panel where something happened to the whole device, with labels where there is room.
+/// Lines where something happened to the whole device, with labels where there is room: through the whole panel, or, where
+/// so many would hide it, above it only.
 pub(super) fn moments(svg: &mut Svg, picture: &Picture<'_>, scale: &Scale, top: f64, bottom: f64) {
+    const THROUGH_MAX: usize = 24;
+    const TICK: f64 = 10.0;
+    let shown = |moment: &&Moment| (scale.from_ns..=scale.to_ns).contains(&moment.at_ns);
+    let count = picture.moments.iter().filter(shown).count();
+    let bottom = if count > THROUGH_MAX { top + TICK } else { bottom };
     let mut free_from = f64::MIN;
     let mut last_x = f64::MIN;
-    for moment in picture.moments.iter().filter(|moment| (scale.from_ns..=scale.to_ns).contains(&moment.at_ns)) {
+    for moment in picture.moments.iter().filter(shown) {
         let x = scale.x(moment.at_ns);
         if x - last_x < 1.0 {
             continue;
@@ -174,8 +180,12 @@ pub(super) fn moments(svg: &mut Svg, picture: &Picture<'_>, scale: &Scale, top: 
         let width = moment.label.chars().count() as f64 * 6.0;
         if x >= free_from && x + width < scale.right() {
             svg.text(x + 3.0, top + 6.0, 10.0, Anchor::Start, INK, "400", &moment.label);
-            free_from = x + width + 8.0;
+            free_from = if count > THROUGH_MAX { f64::MAX } else { x + width + 8.0 };
         }
+    }
+    if count > THROUGH_MAX {
+        let text = format!("{} like this; each dash is one or more", counted(count as u64, "event"));
+        svg.text(scale.right(), top - 3.0, 10.0, Anchor::End, INK, "400", &text);
     }
 }
 
