@@ -40,6 +40,8 @@ pub enum Sabotage {
     ChargeNobody,
     /// A fair policy's floor falls.
     FloorFalls,
+    /// Whoever waits for a lease is not told that it has it.
+    LoseLeaseWakeUp,
 }
 
 #[cfg(feature = "sabotage")]

@@ -13,10 +13,13 @@
 mod common;
 
 use common::{Rig, error, ok, pending};
+use outlive::pool::{Pool, PoolConfig};
 use outlive::sabotage::{Sabotage, commit};
-use outlive::sched::{Fair, Head, Policy, Share};
+use outlive::sched::{Fair, Head, Policy, Priority, Share};
 use outlive::trace::{Event, FenceId, Record};
-use outlive::{Cause, Charges, Executor, FenceContext, FenceError, Job, Names, Principal, QueueConfig, Time, check};
+use outlive::{
+    Acquired, Cause, Charges, Executor, FenceContext, FenceError, Job, Names, Principal, QueueConfig, Time, check,
+};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -332,4 +335,18 @@ fn charge_nobody() {
 #[test]
 fn floor_falls() {
     sees(Sabotage::FloorFalls, || assert!((share_from(10_000, 1, 1) - 0.5).abs() < 0.02));
+}
+
+#[test]
+fn lose_lease_wake_up() {
+    sees(Sabotage::LoseLeaseWakeUp, || {
+        let executor = Executor::manual().unwrap();
+        let pool = Pool::new(PoolConfig::new().kind(1, 0)).unwrap();
+        let ticket = || pool.holder(&executor, &[0], 0, Priority::Normal).unwrap().ticket().unwrap();
+        let (mut first, mut second) = (ticket(), ticket());
+        assert!(matches!(first.acquire(), Acquired::Yes));
+        let Acquired::Wait(told) = second.acquire() else { panic!("it was taken") };
+        first.give_back();
+        assert!(ok(&told));
+    });
 }

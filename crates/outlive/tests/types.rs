@@ -14,7 +14,7 @@ use outlive::{
     ExecutorBuilder, Fence, FenceContext, FenceError, FenceFuture, Full, Hook, InFlight, JOB_BYTES, Job, JobCx,
     JobFences, JobInfo, JobQueue, Lane, Names, OnError, OpenError, Pending, Principal, Quarantine, QueueConfig,
     QueueStatus, Refusal, Refused, Registration, ReserveError, Reserved, ResetScope, ResetToken, Retired, Signaler,
-    Status, Time, Times, Unpublished, UserFence, UserSource, Verdict, WaitError, check, sched, sync, trace,
+    Status, Time, Times, Unpublished, UserFence, UserSource, Verdict, WaitError, check, pool, sched, sync, trace,
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any, const_assert, const_assert_eq};
 use std::io::Write;
@@ -142,6 +142,12 @@ table! {
     Time: Send Sync Copy Ord;
     Times: Send Sync Copy Eq;
     Verdict: Send Sync Copy Eq;
+    pool::Holder: Send Sync;
+    pool::Pool: Send Sync;
+    pool::PoolConfig: Send Sync Copy;
+    pool::PoolError: Send Sync Copy Eq Error;
+    pool::PoolStatus: Send Sync Copy Eq;
+    pool::Ticket: Send Sync;
     sched::Arbiter: Send Sync;
     sched::ArbiterConfig: Send Sync Copy;
     sched::ArbiterStatus: Send Sync Copy;

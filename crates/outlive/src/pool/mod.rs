@@ -1,65 +1,40 @@
-//! Scarce hardware resources: VM ids, doorbells, firmware slots. Built so far: the set of free numbers, a plain state machine.
-//! Leases that return in the signalling path, waiting by age, reservations per priority and caps per group are still to come; a
-//! driver uses this set in its `acquire` and `release` until then.
+//! Scarce hardware resources: VM ids, doorbells, firmware slots, parts of a ring. A driver leases them in its `acquire` and gives
+//! them back in its `release` (rule 8).
+//!
+//! # Types
+//! A [`Pool`] has slots of a few kinds, in a fixed order. Each queue of the driver is a [`Holder`], which names the kinds that its
+//! jobs need. Each job has a [`Ticket`], made where memory may be allocated; [`Ticket::acquire`] answers what `acquire` is to
+//! answer.
+//!
+//! ```text
+//! Ticket: new ──acquire: all there is──▶ taken ──give back──▶ done
+//!          └──something is missing──▶ waiting, holding nothing ──its fence──▶ granted ──acquire──▶ taken
+//! ```
+//!
+//! # Guarantee
+//! - *All or nothing.* All kinds are taken in one step under one lock, so there is no order to get wrong between them; who
+//!   names kinds in another order than the pool's is refused when the holder is made.
+//! - *Nobody is forgotten.* Whoever waits is in line before the lock is given back, and who gives back serves the line under it. The
+//!   slots pass from hand to hand: who is told has them, and need not race for them.
+//! - *Oldest first*, by when each first asked. Who waits in vain for as long as a fence may take (10 s) is told so.
+//! - *Reserved slots* go to priority high and above only, so those need not wait for others. A group holds no more than its
+//!   cap; who waits for that holds up nobody else.
+//! - *Free-running holders give back.* While nobody waits, a holder's next job joins those it has on the hardware, without giving
+//!   anything back in between. As soon as somebody waits, nobody joins: each holder's slots come back when what it has on the
+//!   hardware has ended, and its next job stands in line. So everybody's wait is bounded by those ahead in line.
+//!
+//! # Contexts
+//! `acquire` and `give_back` are for the signalling path: they never allocate or block. No lock is held when a fence signals.
 
-/// Up to 64 numbered slots, of which some are free. Taking always yields the lowest free one, so that a trace is
-/// reproducible.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotSet {
-    free: u64,
-    all: u64,
-}
+mod leases;
+mod shell;
+mod slots;
 
-impl SlotSet {
-    /// `count` free slots, at most 64.
-    ///
-    /// Worked example: `SlotSet::new(5)` has the free mask `0b1_1111`.
-    #[must_use]
-    pub const fn new(count: u32) -> Self {
-        let all = if count >= 64 { u64::MAX } else { (1 << count) - 1 };
-        Self { free: all, all }
-    }
+#[cfg(all(test, loom))]
+mod loom_tests;
 
-    /// Takes the lowest free slot.
-    pub const fn take(&mut self) -> Option<u32> {
-        if self.free == 0 {
-            return None;
-        }
-        let slot = self.free.trailing_zeros();
-        self.free &= self.free - 1;
-        Some(slot)
-    }
+pub use shell::{Holder, Pool, PoolConfig, PoolError, PoolStatus, Ticket, WAITED_IN_VAIN};
+pub use slots::SlotSet;
 
-    /// Gives `slot` back; false if it was not taken, or is none: nothing was changed then.
-    #[must_use = "false means that somebody gives back what he does not have"]
-    pub const fn give_back(&mut self, slot: u32) -> bool {
-        let bit = if slot < 64 { 1 << slot } else { 0 };
-        if self.all & bit == 0 || self.free & bit != 0 {
-            return false;
-        }
-        self.free |= bit;
-        true
-    }
-
-    /// How many are free.
-    #[must_use]
-    pub const fn free(&self) -> u32 {
-        self.free.count_ones()
-    }
-}
-
-#[cfg(all(test, not(loom), not(shuttle)))]
-mod tests {
-    use super::SlotSet;
-
-    #[test]
-    fn slots_are_taken_lowest_first_and_given_back_once() {
-        let mut slots = SlotSet::new(3);
-        assert_eq!([slots.take(), slots.take(), slots.take(), slots.take()], [Some(0), Some(1), Some(2), None]);
-        assert!(slots.give_back(1));
-        assert!(!slots.give_back(1), "it is free already");
-        assert!(!slots.give_back(3) && !slots.give_back(64), "there is no such slot");
-        assert_eq!((slots.free(), slots.take()), (1, Some(1)));
-        assert_eq!(SlotSet::new(64).free(), 64);
-    }
-}
+/// Kinds of slots a pool has at most.
+pub const KINDS_MAX: usize = 4;

@@ -80,6 +80,8 @@ pub mod class {
         QueueState = 1010 "outlive queue";
         /// An arbiter's turns.
         ArbiterState = 1015 "outlive arbiter";
+        /// A pool's leases.
+        PoolState = 1017 "outlive pool";
         /// A bare fence context's order of fences.
         ContextState = 1020 "outlive fence context";
         /// What is in flight on one ring.
