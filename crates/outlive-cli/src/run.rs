@@ -47,8 +47,8 @@ pub fn run(args: &RunArgs) -> Result<Exit, Stop> {
         output::print(&scenario.to_toml())?;
         return Ok(Exit::Ok);
     }
-    if scenario.scheduler.mode == model::Mode::Arbiter {
-        return Err(Stop::not_built("`mode = \"arbiter\"`"));
+    if scenario.scheduler.mode == model::Mode::Arbiter && scenario.device.vm_ids > 0 {
+        return Err(Stop::not_built("`vm_ids` in arbiter mode"));
     }
     if args.check {
         if !args.quiet {

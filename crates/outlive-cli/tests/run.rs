@@ -316,3 +316,36 @@ fn every_scenario_that_comes_with_the_project_can_run() {
     }
     assert!(scenarios >= 2);
 }
+
+#[test]
+fn an_arbiter_shares_one_engine_by_weight_whatever_its_clients_do() {
+    let arbiter = |policy: &str| {
+        head(1000, "credits = 4").replace(
+            "[device]",
+            &format!("[scheduler]\nmode = \"arbiter\"\npolicy = \"{policy}\"\ntimeout_ms = 30\n[device]"),
+        ) + &client("heavy", "duration_us = 3000\nsync = false\ndepth = 8\nweight = 300")
+            + &client("light", "duration_us = 500\nsync = false\ndepth = 8")
+            + &client("member", "count = 2\ngroup = \"g\"\nduration_us = 1000\nsync = false\ndepth = 8")
+    };
+    let share = |results: &Value, client: usize| results["clients"][client]["share"].as_f64().unwrap();
+    let fair = results(&arbiter("fair"));
+    // 300 : 100 : 100, the last of which two share. Credits times the longest job over the window is 1.2 %.
+    for (client, due) in [(0, 0.6), (1, 0.2), (2, 0.1), (3, 0.1)] {
+        assert!((share(&fair, client) - due).abs() < 0.013, "{}", fair["clients"]);
+    }
+    // One job of each in turn: whoever has longer jobs gets more.
+    let turns = results(&arbiter("round-robin"));
+    assert!((share(&turns, 0) - 3.0 / 5.5).abs() < 0.013, "{}", turns["clients"]);
+
+    let trouble = arbiter("fair")
+        + &client("hangs", "duration_us = 1000\nfault = { every = 10, kind = \"hang\" }")
+        + &event(50, "kill", "light").replace("do =", "every_ms = 50\ndo =")
+        + &event(60, "start", "light").replace("do =", "every_ms = 50\ndo =")
+        + "[[event]]\nat_ms = 333\ndo = \"reset\"\n"
+        + &event(500, "suspend", "heavy")
+        + &event(700, "resume", "heavy")
+        + &event(900, "close", "member.1");
+    let troubled = results(&trouble);
+    assert!(number(&troubled["clients"][4]["failed"]["timed_out"]) > 2, "{}", troubled["clients"][4]);
+    assert!(number(&troubled["clients"][1]["incarnations"]) > 15);
+}

@@ -195,7 +195,7 @@ impl Engine<'_> {
     fn try_to_come(&mut self, instance: usize) {
         let now_ns = self.now_ns();
         let scenario = self.scenario;
-        let config = words::client_config(scenario, scenario.client_of(instance));
+        let config = words::client_config(scenario, scenario.client_of(instance), self.arbiter.as_ref());
         self.bury();
         match SimClient::new(&self.host, &scenario.instances[instance].name, config) {
             Ok(made) => {
@@ -207,7 +207,10 @@ impl Engine<'_> {
                 self.ledger.collector.client_came(instance, now_ns);
                 self.agenda.add(now_ns, What::Look(instance));
             }
-            Err(ClientError::Device(GpuError::Memory(_)) | ClientError::Refused(OpenError::OutOfMemory(_))) => {
+            Err(
+                ClientError::Device(GpuError::Memory(_))
+                | ClientError::Refused(OpenError::OutOfMemory(_) | OpenError::ArbiterFull { .. }),
+            ) => {
                 self.look_at(instance, now_ns + TRY_AGAIN_NS);
             }
             // Its device is gone.

@@ -29,6 +29,7 @@ mod words;
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicBool;
 
+use outlive::sched::Arbiter;
 use outlive_sim::driver::SimHost;
 use outlive_sim::gpu::rng::Rng;
 
@@ -78,7 +79,9 @@ pub fn execute(scenario: &Scenario, options: Options<'_>) -> Result<Done, Stop> 
     let host = SimHost::new(words::host_config(scenario, options.clock)).map_err(|error| cannot(&error))?;
     let names = scenario.instances.iter().map(|instance| instance.name.clone()).collect();
     let film = options.frames.map(|frames| Film::start(frames, names)).transpose().map_err(|error| cannot(&error))?;
+    let arbiter = words::arbiter(scenario, host.executor()).map_err(|error| cannot(&error))?;
     let mut engine = Engine::new(scenario, options.clock, options.keep_jobs, host, film);
+    engine.arbiter = arbiter;
     engine.fill_agenda();
     engine.run(options.clock, options.interrupted, &options.progress);
     Ok(engine.finish(options.clock))
@@ -88,6 +91,8 @@ pub fn execute(scenario: &Scenario, options: Options<'_>) -> Result<Done, Stop> 
 struct Engine<'a> {
     scenario: &'a Scenario,
     host: SimHost,
+    /// Chooses who is next, in arbiter mode.
+    arbiter: Option<Arbiter>,
     inbox: Arc<Inbox>,
     agenda: Agenda,
     instances: Vec<Instance<'a>>,
@@ -128,6 +133,7 @@ impl<'a> Engine<'a> {
         Self {
             scenario,
             host,
+            arbiter: None,
             inbox: Arc::new(Inbox::default()),
             agenda: Agenda::default(),
             instances,

@@ -38,11 +38,11 @@ impl Engine<'_> {
         }
         self.ledger.write_down(&self.host);
         let frames = self.ledger.take_film().map(Film::finish);
-        let Self { scenario, host, ledger, instances, leaving, interrupted, spans, moments, .. } = self;
+        let Self { scenario, host, ledger, instances, leaving, arbiter, interrupted, spans, moments, .. } = self;
         let resets = host.resets();
         let executor = host.executor().clone();
         // Clients and outputs go before the device does.
-        drop((instances, leaving));
+        drop((instances, leaving, arbiter));
         let mut audit = in_words_of_the_contract(host.finish());
         if unretired > 0 {
             audit.add_violation(format!("{unretired} jobs have not retired although nothing was left to happen"));

@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use outlive::{DeviceConfig, OnError, QueueConfig, sched};
+use outlive::sched::{self, Arbiter, ArbiterConfig, Fair, Fifo, RoundRobin};
+use outlive::{AllocError, DeviceConfig, Executor, OnError, QueueConfig};
 use outlive_sim::driver::{ClientConfig, HostClock, HostConfig, Work};
 use outlive_sim::gpu::{Config, FaultKind};
 
@@ -14,16 +15,16 @@ use crate::scenario::{Scenario, model};
 /// How long a job that was asked to stop may go on before its ring is reset. The device stops a job that can be stopped
 /// within 20 µs.
 const CANCEL_GRACE: Duration = Duration::from_millis(5);
+
 /// The machine that a scenario asks for.
 pub(super) fn host_config(scenario: &Scenario, clock: Clock) -> HostConfig {
     let model::Device { engines, slice_us, memory_mib, .. } = scenario.device;
-    let gpu = Config {
-        seed: scenario.seed,
-        engines,
-        slice_ns: slice_us.saturating_mul(NS_PER_US),
-        memory_bytes: memory_mib << 20,
-        ..Config::default()
+    let slice_ns = match scenario.scheduler.mode {
+        model::Mode::Firmware => slice_us.saturating_mul(NS_PER_US),
+        // Jobs run to their end, in the order in which they were started.
+        model::Mode::Arbiter => 0,
     };
+    let gpu = Config { seed: scenario.seed, engines, slice_ns, memory_bytes: memory_mib << 20, ..Config::default() };
     let clock = match clock {
         Clock::Virtual => HostClock::Virtual,
         Clock::Real => HostClock::Real,
@@ -67,9 +68,44 @@ pub(super) const fn work(work: model::Work, number: u64) -> Work {
     }
 }
 
+/// Who chooses what the hardware does next, if not its firmware.
+///
+/// # Errors
+/// There is no memory for it.
+pub(super) fn arbiter(scenario: &Scenario, executor: &Executor) -> Result<Option<Arbiter>, AllocError> {
+    if scenario.scheduler.mode == model::Mode::Firmware {
+        return Ok(None);
+    }
+    let model::Device { engines, credits, .. } = scenario.device;
+    let instances = u32::try_from(scenario.instances.len()).unwrap_or(u32::MAX);
+    // Besides those that are there, some that left with jobs on the hardware; who finds no room tries again.
+    let queues = instances.saturating_mul(4).saturating_add(64);
+    let config = ArbiterConfig::new(credits).engines(engines).queues(queues);
+    match scenario.scheduler.policy {
+        model::Policy::Fair => Arbiter::with_policy(executor, config, Fair::new(engines)),
+        model::Policy::Fifo => Arbiter::with_policy(executor, config, Fifo::default()),
+        model::Policy::RoundRobin => Arbiter::with_policy(executor, config, RoundRobin::default()),
+    }
+    .map(Some)
+}
+
 /// A client as `client` describes it.
-pub(super) fn client_config(scenario: &Scenario, client: &model::Client) -> ClientConfig {
-    let queue = QueueConfig::new("ring").priority(priority(client.priority)).weight(client.weight);
+pub(super) fn client_config(scenario: &Scenario, client: &model::Client, arbiter: Option<&Arbiter>) -> ClientConfig {
+    let mut queue = QueueConfig::new("ring")
+        .priority(priority(client.priority))
+        .group(group(scenario, client))
+        .group_weight(client.group_weight)
+        .weight(client.weight);
+    if let Some(arbiter) = arbiter {
+        queue = queue.arbiter(arbiter);
+    }
     let timeout = Duration::from_millis(scenario.job_limit_ms());
     ClientConfig { credits: scenario.device.credits, timeout, client: None, queue }
+}
+
+/// The number of a client's group, 0 for one that stands alone: where the group is named first, counted from 1.
+fn group(scenario: &Scenario, client: &model::Client) -> u64 {
+    let Some(name) = &client.group else { return 0 };
+    let first = scenario.clients.iter().position(|other| other.group.as_ref() == Some(name));
+    first.map_or(0, |first| first as u64 + 1)
 }
