@@ -172,3 +172,18 @@ fn buffers_that_another_device_cannot_reach_or_are_too_small_are_refused() {
     host.run_for(10 * MS);
     assert!(host.finish().is_clean());
 }
+
+#[test]
+fn neither_device_runs_ahead_of_the_other() {
+    let mut story = Story::new(HostClock::Virtual);
+    // Nobody looks while both are busy; what the display copies in the middle is half of what is being drawn.
+    let drawn = story.draw(5, 10 * MS);
+    let scans: Vec<Submitted> = (0..10).map(|_| story.scan(None)).collect();
+    story.wait(&drawn.fences.retired().into_fence());
+    let row = WIDTH as usize * 4;
+    let rows: Vec<usize> = scans
+        .iter()
+        .map(|scan| story.seen(scan).chunks(row).zip(frame(5).chunks(row)).filter(|(seen, row)| seen == row).count())
+        .collect();
+    assert!(rows.is_sorted() && rows[0] < 5 && (15..30).contains(&rows[9]), "at 5 ms half is there: {rows:?}");
+}

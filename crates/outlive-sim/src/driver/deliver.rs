@@ -7,7 +7,7 @@ use outlive::{FenceError, InFlight, ResetToken, Times};
 use super::hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT};
 use super::machine::{JobEnd, Machine, Shared};
 use super::unit::Flying;
-use crate::gpu::{GpuError, HwError, HwSeqno, Interrupt, KilledJob, QueueId, ResetReport, ResetScope, Time};
+use crate::gpu::{GpuError, HwError, HwSeqno, Interrupt, QueueId, Time};
 
 /// Something to be said to the library.
 #[derive(Debug)]
@@ -120,6 +120,8 @@ impl Machine {
     /// Lets the device go on up to `limit` as long as nothing comes of it for the library. When it stands, if it moved.
     pub(crate) fn go_silently(&mut self, limit: Time) -> Option<Time> {
         let mut stands = None;
+        // Nor past what another device does: it may be what this one reads.
+        let limit = self.next_event_elsewhere().map_or(limit, |next| next.min(limit));
         // A ring that waits to be destroyed is looked at after each of the device's steps.
         while self.unit.doomed_rings.is_empty() {
             let (gpu, memory) = self.device()?;
@@ -150,46 +152,5 @@ impl Machine {
         let times = Times { end: Some(outlive_time(end)), active: Some(Duration::from_nanos(active_ns)) };
         let result = verdict(result);
         self.outbox.push_back(Delivery::Ended { queue, seqno: hw_seqno, flying, in_flight, result, times });
-    }
-
-    /// The end of a reset: of each ring it covers nothing is left on the hardware, if it worked.
-    fn reset_ended(&mut self, report: ResetReport) {
-        self.resets += 1;
-        let at = self.unit.tokens.iter().position(|(scope, _)| *scope == report.scope);
-        let token = at.map(|at| self.unit.tokens.remove(at).1);
-        let ResetReport { scope, ended_at, result, .. } = report;
-        let Ok(killed) = result else {
-            self.outbox.extend(token.map(Delivery::Failed));
-            return;
-        };
-        for job in &killed {
-            let KilledJob { queue, hw_seqno, job, start, active_ns } = *job;
-            self.note_end(JobEnd { job, result: None, start: Some(start), end: ended_at, active_ns });
-            let times = Times { end: Some(outlive_time(ended_at)), active: Some(Duration::from_nanos(active_ns)) };
-            self.end_flying(queue, hw_seqno, FenceError::Innocent, times);
-        }
-        self.end_all(scope, FenceError::Innocent);
-        self.outbox.extend(token.map(Delivery::Quiesced));
-    }
-
-    /// Ends what is in flight on the rings covered: it was swept off them, or has ended and the host was not told yet.
-    pub(crate) fn end_all(&mut self, scope: ResetScope, error: FenceError) {
-        for at in 0..self.unit.rings.len() {
-            // CAST: rings are counted in 32 bits.
-            let queue = QueueId(at as u32);
-            if scope != ResetScope::Device && scope != ResetScope::Ring(queue) {
-                continue;
-            }
-            let seqnos: Vec<u64> = self.ring(queue).map_or_else(Vec::new, |ring| ring.flying.seqnos());
-            for seqno in seqnos {
-                self.end_flying(queue, HwSeqno(seqno), error, Times::default());
-            }
-        }
-    }
-
-    fn end_flying(&mut self, queue: QueueId, seqno: HwSeqno, error: FenceError, times: Times) {
-        let Some((in_flight, flying)) = self.land(queue, seqno) else { return };
-        let result = if self.has_ended(&flying) { Ok(()) } else { Err(error) };
-        self.outbox.push_back(Delivery::Ended { queue, seqno, flying, in_flight, result, times });
     }
 }

@@ -212,6 +212,11 @@ impl Machine {
         core::iter::once(&self.unit).chain(self.others.iter().flatten())
     }
 
+    /// When another device than the one looked at will do something by itself.
+    pub(crate) fn next_event_elsewhere(&self) -> Option<Time> {
+        self.others.iter().flatten().filter_map(Unit::next_event).min()
+    }
+
     /// When a device will do something by itself.
     pub(crate) fn next_event(&self) -> Option<Time> {
         self.all_units().filter_map(Unit::next_event).min()

@@ -52,6 +52,7 @@ mod host;
 mod job;
 pub(crate) mod machine;
 mod real;
+mod recover;
 mod unit;
 
 pub use buffer::Buffer;
