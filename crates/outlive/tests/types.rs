@@ -10,11 +10,12 @@ use core::error::Error;
 use core::hash::Hash;
 use core::marker::PhantomData;
 use outlive::{
-    Acquired, AllocError, Cause, Charges, Completion, Dependency, Device, DeviceConfig, Drained, Driver, Executor,
-    ExecutorBuilder, Fence, FenceContext, FenceError, FenceFuture, Full, Hook, InFlight, JOB_BYTES, Job, JobCx,
-    JobFences, JobInfo, JobQueue, Lane, Names, OnError, OpenError, Pending, Principal, Quarantine, QueueConfig,
-    QueueStatus, Refusal, Refused, Registration, ReserveError, Reserved, ResetScope, ResetToken, Retired, Signaler,
-    Status, Time, Times, Unpublished, UserFence, UserSource, Verdict, WaitError, check, pool, sched, sync, trace,
+    Acquired, AllocError, Cause, Charges, Completion, ContainerError, Dependency, Device, DeviceConfig, Drained,
+    Driver, Executor, ExecutorBuilder, Fence, FenceContext, FenceError, FenceFuture, Full, Hook, InFlight, JOB_BYTES,
+    Job, JobCx, JobFences, JobInfo, JobQueue, Lane, Names, OnError, OpenError, Pending, Principal, Quarantine,
+    QueueConfig, QueueStatus, Refusal, Refused, Registration, ReserveError, Reserved, ResetScope, ResetToken, Retired,
+    Signaler, Status, Time, Timeline, TimelineError, Times, Unpublished, UserFence, UserSource, Verdict, WaitError,
+    check, pool, sched, sync, trace,
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any, const_assert, const_assert_eq};
 use std::io::Write;
@@ -65,6 +66,7 @@ table! {
     Drained: Send Sync Clone;
     Pending: Send Sync, not Clone;
     FenceContext: Send Sync, not Clone;
+    Timeline: Send Sync, not Clone;
     Unpublished: Send Sync, not Clone;
     Hook: Send Sync Clone;
     Registration: Send Sync, not Clone Copy;
@@ -128,6 +130,8 @@ table! {
     FenceError: Send Sync Copy Eq Hash Error;
     Cause: Send Sync Copy Eq;
     WaitError: Send Sync Copy Eq;
+    ContainerError: Send Sync Copy Eq Error;
+    TimelineError: Send Sync Copy Eq Error;
     Refusal: Send Sync Copy Eq;
     OpenError: Send Sync Copy Eq;
     AllocError: Send Sync Copy Eq;

@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Dependency,
     /// Let a queue's head try `acquire` again: `queue::shared::ResourceNode`.
     Resource,
+    /// Advance a container: `fence::container::Member`.
+    Member,
     /// Queue preallocated work on the notify lane: [`LaneNode`].
     Lane,
 }

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`Fence`] | read, wait, register, hint; never signal |
 //! | [`Signaler`] | signal one fence, once; made by a [`FenceContext`] |
+//! | [`Fence::all_of`], [`Fence::any_of`], [`Fence::merge`] | one fence made of several |
+//! | [`Timeline`] | number points, look them up |
 //! | [`Retired`] | a fence after which the hardware cannot touch a job's memory: what reservations accept |
 //! | [`UserFence`], [`UserSource`] | a promise that need not be kept: waits for fences, never becomes one |
 //! | [`Registration`] | take a closure back |
@@ -13,21 +15,29 @@
 //! Each type says it; in short: reading and signalling anywhere, interrupts included; registering closures and waiting
 //! where allocation and blocking are legal.
 
+mod array;
 mod callback;
+mod container;
 pub(crate) mod context;
 mod error;
 mod future;
 mod hook;
+mod merge;
 mod retired;
 mod signal;
 mod state;
+mod timeline;
 mod user;
 mod wait;
 
 #[cfg(all(test, loom))]
+mod loom_containers;
+#[cfg(all(test, loom))]
 mod loom_tests;
 
 pub use callback::{Refused, Registration, SignalSafe};
+pub use container::ContainerError;
+pub(crate) use container::Part;
 pub use context::{FenceContext, Names, Signaler, Unpublished, WATCHDOG_DEFAULT};
 pub use error::{Cause, FenceError};
 pub use future::FenceFuture;
@@ -35,6 +45,7 @@ pub use hook::{Hook, Producer};
 pub use retired::Retired;
 pub(crate) use state::{ContextInfo, Header, PackedLayout, Slot, State};
 pub use state::{Fence, Status};
+pub use timeline::{Timeline, TimelineError};
 pub use user::{UserFence, UserSource};
 pub use wait::WaitError;
 
@@ -45,7 +56,7 @@ impl Fence {
     /// The context's number, never reused in a process; 0 is the stub's.
     #[must_use]
     pub fn context(&self) -> u64 {
-        self.header().info.as_ref().map_or(0, |info| info.base + self.slot() as u64)
+        self.header().info.as_ref().map_or_else(|| self.container_context(), |info| info.base + self.slot() as u64)
     }
 
     /// The number within its context, from 1.
@@ -64,19 +75,19 @@ impl Fence {
     /// Who issued it. Readable for ever, unlike the kernel's, which forgets it at the signal.
     #[must_use]
     pub fn driver_name(&self) -> &str {
-        self.header().info.as_ref().map_or("stub", |info| &info.driver)
+        self.header().info.as_ref().map_or_else(|| container::driver_name(self), |info| &info.driver)
     }
 
     /// What it was issued for. Readable for ever.
     #[must_use]
     pub fn timeline_name(&self) -> &str {
-        self.header().info.as_ref().map_or("stub", |info| &info.timeline)
+        self.header().info.as_ref().map_or_else(|| container::timeline_name(self), |info| &info.timeline)
     }
 
-    /// The client whose job it belongs to; 0 for bare fences.
+    /// The client whose job it belongs to, or to whose jobs all that it is made of; 0 for bare fences.
     #[must_use]
     pub fn client(&self) -> u64 {
-        self.header().info.as_ref().map_or(0, |info| info.client)
+        self.header().info.as_ref().map_or_else(|| container::client(self), |info| info.client)
     }
 
     /// Whether this is later than `other` in the same context; `None` across contexts, which have no order.

@@ -1,11 +1,13 @@
 //! `Retired`: the type that means "the memory is free", and the signaled stub.
 #![expect(unsafe_code, reason = "a static block; docs/unsafe.md, `fence::retired`")]
 
+use super::container::ContainerError;
 use super::state::Fence;
 use core::ops::Deref;
 
 /// A fence whose `Ok` means that the hardware can no longer touch what its job touched (rule 4). Its `Err` means *never*.
-/// Made by a job ([`JobFences::retired`](crate::JobFences::retired)) or as the [`Retired::stub`]; nothing else is one.
+/// Made by a job ([`JobFences::retired`](crate::JobFences::retired)), as the [`Retired::stub`], or of several
+/// ([`Retired::all_of`]); nothing else is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retired(Fence);
 
@@ -19,6 +21,15 @@ impl Retired {
     #[cfg(not(any(loom, shuttle)))]
     pub fn stub() -> Self {
         Self(stub())
+    }
+
+    /// Signals once all of `retired` have: with the error of the first, in order, that has one. See [`Fence::all_of`].
+    ///
+    /// # Errors
+    /// [`ContainerError::OutOfMemory`].
+    pub fn all_of(retired: &[Self]) -> Result<Self, ContainerError> {
+        let each = retired.iter().map(|Self(fence)| fence);
+        Fence::all_of_each(each).map(Self)
     }
 
     /// As a plain fence, for waiting and dependencies.

@@ -5,6 +5,7 @@
 //! interrupts included; it never allocates, blocks or runs foreign code, except closures declared safe for that.
 #![expect(unsafe_code, reason = "nodes of others; docs/unsafe.md, `fence::signal`")]
 
+use super::container::{self, Member};
 use super::error::FenceError;
 use super::hook::Hook;
 use super::state::{ARMED, DEADLINE, DONE, Fence, SIGNALED, WAITERS, Waiters};
@@ -26,20 +27,30 @@ impl Fence {
     /// Hints that somebody would like it signaled by `at` (absolute, its executor's clock). The earliest hint stays.
     /// Forwarded to a bare fence's producer hook; a driver reads a job's when it starts it. Any context; never blocks.
     pub fn set_deadline(&self, at: Time) {
-        let tagged = DEADLINE | at.as_ns();
-        let mut seen = self.state().time.load(Ordering::Relaxed);
-        loop {
-            if seen & DEADLINE == 0 || seen <= tagged {
-                return;
-            }
-            match self.state().time.compare_exchange_weak(seen, tagged, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(now) => seen = now,
-            }
+        if !self.lower_deadline(at) {
+            return;
         }
         let hook = self.state().waiters.lock().hook.clone();
         if let Some(hook) = hook {
             hook.deadline(at);
+        }
+        if self.is_container() {
+            container::deadline(self, at);
+        }
+    }
+
+    /// Keeps the hint if it is the earliest; says whether it is.
+    pub(super) fn lower_deadline(&self, at: Time) -> bool {
+        let tagged = DEADLINE | at.as_ns();
+        let mut seen = self.state().time.load(Ordering::Relaxed);
+        loop {
+            if seen & DEADLINE == 0 || seen <= tagged {
+                return false;
+            }
+            match self.state().time.compare_exchange_weak(seen, tagged, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
         }
     }
 
@@ -58,8 +69,23 @@ impl Fence {
     /// # Safety
     /// As for [`Fence::register`].
     pub(crate) unsafe fn register_as(&self, node: NonNull<Node>, place: Place) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.hang(node, place, WAITERS | ARMED) }
+    }
+
+    /// As [`Fence::register`], but without telling the producer that somebody waits: a container whose own waiters are to
+    /// come.
+    ///
+    /// # Safety
+    /// As for [`Fence::register`].
+    pub(super) unsafe fn register_quietly(&self, node: NonNull<Node>) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.hang(node, Place::Fence, WAITERS) }
+    }
+
+    unsafe fn hang(&self, node: NonNull<Node>, place: Place, bits: u32) -> bool {
         let state = self.state();
-        let hook = {
+        let (arms, hook) = {
             let mut waiters = state.waiters.lock();
             // SAFETY: alive, the caller's promise.
             let this = unsafe { node.as_ref() };
@@ -73,19 +99,45 @@ impl Fence {
             }
             this.set_place(place);
             // ORDERING: AcqRel: either this sees the signaller's `SIGNALED`, or the signaller sees `WAITERS` and the list.
-            let before = state.word.fetch_or(WAITERS | ARMED, Ordering::AcqRel);
+            let before = state.word.fetch_or(bits, Ordering::AcqRel);
             if before & SIGNALED != 0 {
                 // SAFETY: just put in, lock still held.
                 unsafe { waiters.list.remove(node.cast()) };
                 this.set_place(Place::Idle);
                 return false;
             }
-            if before & ARMED == 0 { waiters.hook.clone() } else { None }
+            let arms = bits & !before & ARMED != 0;
+            (arms, if arms { waiters.hook.clone() } else { None })
         };
+        if arms {
+            self.tell_armed(hook);
+        }
+        true
+    }
+
+    /// Somebody waits for this through a container: tells the producer, if that is the first.
+    pub(super) fn arm(&self) {
+        if self.word() & (ARMED | SIGNALED) != 0 {
+            return;
+        }
+        let hook = {
+            let waiters = self.state().waiters.lock();
+            let before = self.state().word.fetch_or(ARMED, Ordering::AcqRel);
+            if before & (ARMED | SIGNALED) != 0 {
+                return;
+            }
+            waiters.hook.clone()
+        };
+        self.tell_armed(hook);
+    }
+
+    fn tell_armed(&self, hook: Option<Hook>) {
         if let Some(hook) = hook {
             hook.arm();
         }
-        true
+        if self.is_container() {
+            container::arm(self);
+        }
     }
 
     /// Takes `node` out of the waiters if it is there. False: the signaller has taken it.
@@ -129,10 +181,29 @@ impl Fence {
         if sabotage::is(Sabotage::SkipSignal) {
             return;
         }
+        let Some(seen) = self.mark(result, at) else { return };
+        if seen & WAITERS != 0 {
+            self.act_on_waiters(hub);
+        }
+        hub.trace(|| Event::FenceSignaled { fence: self.id(), result });
+        if sabotage::is(Sabotage::SignalTwice) {
+            self.state().time.store(at.as_ns() + 1, Ordering::Relaxed);
+            hub.trace(|| Event::FenceSignaled { fence: self.id(), result });
+        }
+    }
+
+    /// The signal of a fence that nobody but its maker has seen.
+    pub(super) fn signal_unseen(&self, result: Result<(), FenceError>, at: Time) {
+        let seen = self.mark(result, at);
+        debug_assert!(seen.is_some_and(|seen| seen & WAITERS == 0), "a fence had waiters before it was given out");
+    }
+
+    /// Sets the result; the word from before, unless there was a result already.
+    fn mark(&self, result: Result<(), FenceError>, at: Time) -> Option<u32> {
         let state = self.state();
         let mut seen = state.word.load(Ordering::Relaxed);
         if seen & SIGNALED != 0 {
-            return;
+            return None;
         }
         // ORDERING: before `SIGNALED`, whose Release publishes it. A deadline's exchange cannot come after it and have read
         // what was there before it; loom does not know that of a plain store.
@@ -145,17 +216,9 @@ impl Fence {
             let done = if seen & WAITERS == 0 { DONE } else { 0 };
             // ORDERING: Release publishes time stamp and work; Acquire sees what registrations did before `WAITERS`.
             match state.word.compare_exchange_weak(seen, seen | bits | done, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => break,
+                Ok(_) => return Some(seen),
                 Err(now) => seen = now,
             }
-        }
-        if seen & WAITERS != 0 {
-            self.act_on_waiters(hub);
-        }
-        hub.trace(|| Event::FenceSignaled { fence: self.id(), result });
-        if sabotage::is(Sabotage::SignalTwice) {
-            state.time.store(at.as_ns() + 1, Ordering::Relaxed);
-            hub.trace(|| Event::FenceSignaled { fence: self.id(), result });
         }
     }
 
@@ -200,6 +263,18 @@ impl Fence {
                     drop(waiters);
                     // SAFETY: a resource's node is a queue's, and its registration's count is passed on.
                     unsafe { crate::queue::dispatch::resource_signaled(node) };
+                }
+                Kind::Member => {
+                    // SAFETY: a member's node starts a `Member`, whose container, dying or not, needs the lock held here
+                    // to go.
+                    let owner = unsafe { Member::owner(node.cast()) };
+                    // SAFETY: as above.
+                    unsafe { node.as_ref() }.set_place(Place::Idle);
+                    drop(waiters);
+                    if let Some(owner) = owner {
+                        // SAFETY: the node is in that container's block, which the handle keeps.
+                        unsafe { container::advance(&owner, node.cast(), hub) };
+                    }
                 }
                 Kind::Lane => self.hand_over(waiters, node.cast(), hub),
             }

@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //! `[Header 24][State 40]` is a bare fence's 64 bytes; `[Header][State × 3][job]` is a job's `scheduled`, `finished` and
-//! `retired`, which share context numbers in a row, sequence number, names and count. A [`Fence`] is the
+//! `retired`, which share context numbers in a row, sequence number, names and count; `[Header][State][container]` is an
+//! array or a timeline's point (`fence::container`). A [`Fence`] is the
 //! address of one `State`; its header is found from the slot number in the state's own word.
 //!
 //! # States
@@ -56,7 +57,7 @@ pub(crate) struct Header {
     layout: PackedLayout,
     /// 0 until published; written once, before any fence of the block is handed out.
     pub(crate) seqno: AtomicU64,
-    /// `None` only for the stub.
+    /// `None` for the stub and for containers.
     pub(crate) info: Option<Ref<ContextInfo>>,
 }
 
@@ -71,6 +72,11 @@ impl PackedLayout {
         let units = u32::try_from(layout.size().div_ceil(8)).ok().filter(|units| *units < 1 << 26)?;
         let align = layout.align().trailing_zeros();
         (align < 16 && layout.size() % 8 == 0).then_some(Self(units | align << 26 | slots << 30))
+    }
+
+    /// Whether the block is a container's: see [`CONTAINER`].
+    fn is_container(self) -> bool {
+        self.0 >> 30 == CONTAINER
     }
 
     /// One slot and no size: the stub's, which is never freed.
@@ -128,6 +134,8 @@ pub(super) const DONE: u32 = 1 << 1;
 pub(super) const WAITERS: u32 = 1 << 2;
 pub(super) const ARMED: u32 = 1 << 3;
 const SLOT_SHIFT: u32 = 4;
+/// In place of a number of slots: one state and a container's own part. No block has two states.
+pub(super) const CONTAINER: u32 = 2;
 pub(super) const DEADLINE: u64 = 1 << 63;
 
 impl State {
@@ -239,7 +247,33 @@ impl Fence {
         self.header().layout.slots() == 3
     }
 
-    fn retain(&self) {
+    /// Whether it is made of others.
+    pub(crate) fn is_container(&self) -> bool {
+        self.header().layout.is_container()
+    }
+
+    /// A handle on the first fence of a block that may be dying; `None` if it is.
+    ///
+    /// # Safety
+    /// The block is not freed while this runs.
+    pub(super) unsafe fn from_maybe_dying(header: NonNull<Header>) -> Option<Self> {
+        // SAFETY: the caller's promise. A reference to the count alone: of a dying block the rest is being written to.
+        let refs = unsafe { &(*header.as_ptr()).refs };
+        let mut seen = refs.load(Ordering::Relaxed);
+        loop {
+            if seen == 0 {
+                return None;
+            }
+            // ORDERING: whoever asks found the block under a lock, which orders its fields.
+            match refs.compare_exchange_weak(seen, (seen + 1).min(REFS_MAX), Ordering::Relaxed, Ordering::Relaxed) {
+                // SAFETY: a count was just taken.
+                Ok(_) => return Some(unsafe { Self::from_block(header, Slot::First) }),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    pub(super) fn retain(&self) {
         // ORDERING: made from an existing reference. A count that ran away saturates: the block leaks, it is never freed.
         let before = self.header().refs.fetch_add(1, Ordering::Relaxed);
         if before >= REFS_MAX {
@@ -250,19 +284,30 @@ impl Fence {
     /// # Safety
     /// The block of `header` was not freed, and one count on it is the caller's to give back.
     pub(crate) unsafe fn release(header: NonNull<Header>) {
+        // SAFETY: passed on.
+        if unsafe { Self::give_back(header) } {
+            // SAFETY: the last count.
+            unsafe { free_block(header) };
+        }
+    }
+
+    /// Gives a count back; true if it was the last: the block is the caller's to free then.
+    ///
+    /// # Safety
+    /// As for [`Fence::release`].
+    pub(super) unsafe fn give_back(header: NonNull<Header>) -> bool {
         // SAFETY: the caller's promise.
         let refs = unsafe { &header.as_ref().refs };
         // ORDERING: Release pairs with the Acquire load below, a load because ThreadSanitizer knows no fences.
         let before = refs.fetch_sub(1, Ordering::Release);
         if before >= REFS_MAX {
             refs.store(REFS_MAX, Ordering::Relaxed);
-            return;
+            return false;
         }
         if before == 1 {
             refs.load(Ordering::Acquire);
-            // SAFETY: the last count.
-            unsafe { free_block(header) };
         }
+        before == 1
     }
 
     #[inline]
@@ -309,7 +354,9 @@ impl Fence {
     }
 }
 
-unsafe fn free_block(header: NonNull<Header>) {
+/// # Safety
+/// The caller had the last count on the block.
+pub(super) unsafe fn free_block(header: NonNull<Header>) {
     let header = whole(header);
     // SAFETY: the caller holds the last count.
     let packed = unsafe { header.as_ref() }.layout;
@@ -317,7 +364,14 @@ unsafe fn free_block(header: NonNull<Header>) {
         // SAFETY: three slots are a job's block, whose core is behind them.
         unsafe { crate::queue::job::drop_core(header) };
     }
-    for slot in 0..packed.slots() {
+    let states = if packed.is_container() {
+        // SAFETY: a container's block, whose last handle is gone.
+        unsafe { super::container::drop_own(header) };
+        1
+    } else {
+        packed.slots()
+    };
+    for slot in 0..states {
         // SAFETY: the layout of blocks.
         let state = unsafe { header.byte_add(size_of::<Header>() + slot * size_of::<State>()) }.cast::<State>();
         // SAFETY: the last access to this state.

@@ -215,9 +215,14 @@ fn sleep_until(until: Time, done: impl Fn() -> bool) {
 #[track_caller]
 fn may_wait(fence: &Fence) -> Result<(), WaitError> {
     check::may_wait().map_err(refusal)?;
-    let info = fence.header().info.as_ref();
-    let driver = info.map_or(0, |info| info.ident.driver.load(Ordering::Relaxed));
-    if driver != 0 && driver == sync::context_id() { Err(WaitError::WouldDeadlock) } else { Ok(()) }
+    let mut own = false;
+    fence.for_each_leaf(|leaf| {
+        let info = leaf.header().info.as_ref();
+        let driver = info.map_or(0, |info| info.ident.driver.load(Ordering::Relaxed));
+        own |= driver != 0 && driver == sync::context_id() && !leaf.is_signaled();
+    });
+    // A fence that has signaled meanwhile is no reason to refuse.
+    if own { Err(WaitError::WouldDeadlock) } else { Ok(()) }
 }
 
 fn refusal(violation: Violation) -> WaitError {

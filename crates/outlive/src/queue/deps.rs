@@ -200,9 +200,9 @@ unsafe fn resolve(at: NonNull<DepNode>, slot: Slot, notify: bool) {
         } else if node.on_error() == OnError::Fail {
             // SAFETY: as above.
             unsafe { job.as_ref() }.disposal.decide(dependency_failed(error));
-        } else if fence.is_jobs() && slot != Slot::Retired {
+        } else if let Some(retired) = held_behind(fence) {
             // SAFETY: the node is idle, and this side has its registration's count.
-            if unsafe { move_on(at, job, &fence.sibling(Slot::Retired)) } {
+            if unsafe { move_on(at, job, &retired) } {
                 return;
             }
         }
@@ -210,6 +210,12 @@ unsafe fn resolve(at: NonNull<DepNode>, slot: Slot, notify: bool) {
     count_down(job, notify);
     // SAFETY: this registration's count.
     unsafe { JobCore::release(job) };
+}
+
+/// The `retired` of the job that a failed `fence` speaks of, if it speaks of an earlier stage of one.
+fn held_behind(fence: &Fence) -> Option<Fence> {
+    let carrier = fence.carrier();
+    (carrier.is_jobs() && carrier.slot() != Slot::Retired).then(|| carrier.sibling(Slot::Retired))
 }
 
 /// Puts a node on the `retired` of the job whose fence failed. False: that has signaled too, or nobody waits any more,
@@ -269,7 +275,7 @@ pub(crate) unsafe fn disarm(job: NonNull<JobCore>) {
         let Some(fence) = (unsafe { fence_in(at) }) else { return };
         let taken = match node.node.place() {
             Place::Fence => fence.unregister(&node.node),
-            Place::Sibling => fence.sibling(Slot::Retired).unregister_from(&node.node, Place::Sibling),
+            Place::Sibling => fence.carrier().sibling(Slot::Retired).unregister_from(&node.node, Place::Sibling),
             Place::Idle | Place::Lane => false,
         };
         if taken {

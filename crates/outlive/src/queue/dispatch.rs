@@ -20,9 +20,10 @@ use crate::check;
 use crate::device::driver::Acquired;
 use crate::exec::node::Node;
 use crate::exec::object::Object;
-use crate::fence::{Fence, FenceError, Slot};
+use crate::fence::{Fence, FenceError, Part, Slot};
 use crate::time::Time;
 use crate::trace::{Blocked, Event};
+use core::convert::Infallible;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::time::Duration;
@@ -266,9 +267,24 @@ impl QueueShared {
 
     /// Whether waiting for `fence` would be waiting for the job itself, or one behind it.
     fn can_never_help(&self, state: &StateGuard<'_>, job: NonNull<JobCore>, fence: &Fence) -> bool {
-        let own = fence.header().info.as_ref().is_some_and(|info| info.same(&self.info));
+        let later = |fence: &Fence| {
+            let own = fence.header().info.as_ref().is_some_and(|info| info.same(&self.info));
+            own && fence.seqno() >= JobCore::id(job).seqno
+        };
+        let mut never = false;
+        let Ok(()) = fence.parts(&mut |part| {
+            never |= match part {
+                Part::Leaf(leaf) => later(leaf),
+                Part::Any(any) => {
+                    let mut all = true;
+                    any.for_each_leaf(|leaf| all &= later(leaf));
+                    all
+                }
+            };
+            Ok::<(), Infallible>(())
+        });
         let spinning = fence.is_signaled() && state.resource_spins >= SPINS_MAX;
-        (own && fence.seqno() >= JobCore::id(job).seqno) || spinning
+        never || spinning
     }
 
     fn fail_head<'a>(&'a self, mut state: StateGuard<'a>, job: NonNull<JobCore>, error: FenceError) -> StateGuard<'a> {

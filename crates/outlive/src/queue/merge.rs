@@ -7,7 +7,7 @@
 use super::config::{Dependency, OnError};
 use super::job::INLINE_NODES;
 use super::shared::QueueShared;
-use crate::fence::{Fence, Slot, Status};
+use crate::fence::{Fence, Part, Slot, Status};
 use crate::mem::{AllocError, HeapVec, try_push};
 
 /// The dependencies of one job, merged.
@@ -53,6 +53,17 @@ impl Dependencies {
     /// Adds one. Per context only the newest is kept, unless something of an older one would be lost: see [`covers`].
     pub(super) fn add(&mut self, queue: &QueueShared, dependency: Dependency) -> Result<(), AllocError> {
         let Dependency { fence, on_error } = dependency;
+        if !fence.is_container() {
+            return self.add_one(queue, fence, on_error);
+        }
+        // Each leaf by itself: so a failed job behind an array is waited for until it has retired, and fails whom it must.
+        fence.parts(&mut |part| {
+            let (Part::Leaf(fence) | Part::Any(fence)) = part;
+            self.add_one(queue, fence.clone(), on_error)
+        })
+    }
+
+    fn add_one(&mut self, queue: &QueueShared, fence: Fence, on_error: Option<OnError>) -> Result<(), AllocError> {
         let same_client = fence.client() != 0 && fence.client() == queue.info.client;
         let on_error = on_error.unwrap_or(if same_client { OnError::Fail } else { OnError::Run });
         if fence.status() == Status::Signaled(Ok(())) {

@@ -10,7 +10,9 @@ use core::sync::atomic::AtomicUsize;
 use crate::time::Time;
 
 pub(crate) mod atomic {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub(crate) use core::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
 }
 
 /// The embedder's lock word. All zero is unlocked; it is never moved once it was locked for the first time.

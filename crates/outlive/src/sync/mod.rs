@@ -86,6 +86,8 @@ pub mod class {
         ContextState = 1020 "outlive fence context";
         /// What is in flight on one ring.
         InFlightSlots = 1030 "outlive in-flight map";
+        /// A timeline's order of points.
+        TimelineState = 1035 "outlive timeline";
         /// One fence's waiters.
         FenceWaiters = 1040 "outlive fence";
         /// An executor's timers.
