@@ -9,7 +9,8 @@
 
 use core::hint::black_box;
 use gungraun::{library_benchmark, library_benchmark_group, main};
-use outlive_bench::instr::{self, Fixture, bypass_ready, dependent_ready, signal_ready, worker_ready};
+use outlive_bench::instr::{self, Fixture, bypass_ready, dependent_ready, signal_ready, turns_ready, worker_ready};
+use outlive_bench::work::turns::Turns;
 
 #[library_benchmark]
 #[bench::one(bypass_ready())]
@@ -43,6 +44,24 @@ fn signal(fixture: (Fixture, u64)) -> (Fixture, u64) {
     fixture
 }
 
-library_benchmark_group!(name = jobs, benchmarks = [bypass, worker, dependent, signal]);
+#[library_benchmark]
+#[bench::blocked_0(turns_ready(0))]
+#[bench::blocked_1000(turns_ready(1_000))]
+#[bench::blocked_100000(turns_ready(100_000))]
+fn turn(mut turns: Turns) -> Turns {
+    instr::turn_life(black_box(&mut turns));
+    turns
+}
+
+#[library_benchmark]
+#[bench::blocked_0(turns_ready(0))]
+#[bench::blocked_1000(turns_ready(1_000))]
+#[bench::blocked_100000(turns_ready(100_000))]
+fn pick(mut turns: Turns) -> Turns {
+    instr::turn_pick(black_box(&mut turns));
+    turns
+}
+
+library_benchmark_group!(name = jobs, benchmarks = [bypass, worker, dependent, signal, turn, pick]);
 
 main!(library_benchmark_groups = jobs);

@@ -2,7 +2,8 @@
 //! counts with `baseline.toml`. Everything runs on one thread, with a clock that stands still, after a warm-up.
 
 use crate::load::{self, Null};
-use crate::work::{bypass, chain, signal};
+use crate::work::turns::Turns;
+use crate::work::{bypass, chain, signal, turns};
 use core::fmt;
 use outlive::{Executor, FenceContext, JobQueue};
 
@@ -82,6 +83,22 @@ pub fn signal_ready(closures: u64) -> (Fixture, u64) {
 /// [`UNITS`] fences, from allocation to the last closure.
 pub fn signal_life((fixture, closures): &(Fixture, u64)) {
     signal::life(&fixture.executor, &fixture.context, *closures, UNITS);
+}
+
+/// For [`turn_life`] and [`turn_pick`]: 1,000 ready queues, and `blocked` that wait.
+#[must_use]
+pub fn turns_ready(blocked: u32) -> Turns {
+    turns::ready(blocked)
+}
+
+/// [`UNITS`] jobs: whose turn it is, start, end, and the queue is ready again.
+pub fn turn_life(turns: &mut Turns) {
+    turns::life(turns, UNITS);
+}
+
+/// [`UNITS`] times the question whose turn it is.
+pub fn turn_pick(turns: &mut Turns) {
+    turns::pick(turns, UNITS);
 }
 
 const _: () = assert!(UNITS == chain::LENGTH, "a run is one chain");

@@ -4,6 +4,7 @@ pub mod bypass;
 pub mod chain;
 pub mod close;
 pub mod signal;
+pub mod turns;
 pub mod worker;
 
 use tokio::runtime::{Builder, Runtime};
