@@ -16,6 +16,9 @@ pub struct Turns {
 }
 
 /// [`READY`] ready queues of different weights, and `blocked` others, each of which has had a job and waits now.
+///
+/// # Panics
+/// Without memory.
 pub fn ready(blocked: u32) -> Turns {
     let mut policy = Fair::new(1);
     policy.reserve(READY + blocked).expect("memory");
