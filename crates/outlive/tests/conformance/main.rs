@@ -1,0 +1,35 @@
+//! Upstream's test cases by name: see `README.md` beside this file, and `docs/conformance.md`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::std_instead_of_core,
+    clippy::std_instead_of_alloc,
+    reason = "tests may panic and allocate"
+)]
+
+mod st_dma_fence;
+mod st_dma_fence_chain;
+mod st_dma_fence_unwrap;
+
+use outlive::{Executor, Fence, FenceContext, Names, Signaler, Status};
+use std::time::Duration;
+
+/// Longer than any case runs; only a defect waits that long.
+const LONG: Duration = Duration::from_secs(30);
+const NAMES: Names<'_> = Names { driver: "mock", timeline: "mock" };
+
+/// A fence in a context of its own.
+fn mock_fence(executor: &Executor) -> (Signaler, Fence) {
+    FenceContext::new(executor, NAMES).unwrap().allocate().unwrap().publish()
+}
+
+fn pending(fence: &Fence) -> bool {
+    fence.status() == Status::Pending
+}
+
+fn leaves(fence: &Fence) -> Vec<Fence> {
+    let mut leaves = Vec::new();
+    fence.for_each_leaf(|leaf| leaves.push(leaf.clone()));
+    leaves
+}
