@@ -73,6 +73,8 @@ impl Shared {
         if let Some((gpu, memory)) = machine.device() {
             gpu.unplug(memory, now);
         }
+        // A driver polls for the end of a reset, and sees that nobody answers.
+        machine.fail_resets();
         self.release(machine);
     }
 
