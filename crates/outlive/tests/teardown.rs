@@ -499,6 +499,34 @@ fn a_reset_during_a_suspension_does_not_hold_the_queue_for_ever() {
 }
 
 #[test]
+fn a_suspension_that_begins_while_the_driver_is_asked_ends_like_any_other() {
+    let rig = Rig::new();
+    let config = QueueConfig::new("q").credits(1).timeout(5 * MS).suspend_limit(10 * MS);
+    let queue = Arc::new(rig.queue(config));
+    let running = queue.reserve(rig.buffers(1)).unwrap().commit();
+    let waiting = queue.reserve(rig.buffers(2)).unwrap().commit();
+    let handle = Mutex::new(Some(queue.clone()));
+    rig.gpu().script(|script| {
+        script.timed_out = Some(Box::new(move |_| {
+            // Any context may suspend: another thread, while this one is in here, or this one.
+            if let Some(queue) = handle.lock().unwrap().take() {
+                queue.suspend();
+            }
+            Verdict::KeepWaiting(1000 * MS)
+        }));
+    });
+    rig.pass_ms(6);
+    assert!(rig.gpu().calls().contains(&Call::TimedOut(1)));
+    rig.complete(&queue, 1, Ok(()));
+    rig.pass_ms(9);
+    assert!(ok(&running.finished()) && !waiting.finished().is_signaled());
+    rig.pass_ms(2);
+    assert_eq!(error(&waiting.finished()), Some(FenceError::TimedOut), "the suspension lasted too long");
+    drop(queue);
+    all_gone(rig);
+}
+
+#[test]
 fn acquire_that_names_its_own_fence_or_signaled_ones_for_ever_fails_the_job_with_a_reason() {
     let rig = Rig::new();
     let queue = rig.queue(QueueConfig::new("q").bypass(false));

@@ -158,6 +158,8 @@ impl QueueShared {
         state.token = true;
         let token = TokenGuard(self);
         let mut earliest = suspension_ends;
+        // What others arm while the driver is called, a suspension for one, adds to what is found here.
+        state.next_due = Time::NEVER;
         let mut from = None;
         loop {
             let (job, passed) = state.find_expired(from, now);
@@ -171,7 +173,7 @@ impl QueueShared {
                 earliest = earliest.min(state.cells(job).due);
             }
         }
-        state.next_due = earliest;
+        state.next_due = state.next_due.min(earliest);
         core::mem::forget(token);
         self.give_token_back(&mut state);
         state
