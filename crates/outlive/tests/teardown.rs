@@ -518,7 +518,7 @@ fn a_suspension_that_begins_while_the_driver_is_asked_ends_like_any_other() {
     rig.pass_ms(6);
     assert!(rig.gpu().calls().contains(&Call::TimedOut(1)));
     rig.complete(&queue, 1, Ok(()));
-    rig.pass_ms(9);
+    rig.pass_ms(8);
     assert!(ok(&running.finished()) && !waiting.finished().is_signaled());
     rig.pass_ms(2);
     assert_eq!(error(&waiting.finished()), Some(FenceError::TimedOut), "the suspension lasted too long");
