@@ -24,10 +24,12 @@ fn all_is_well(outcomes: impl Iterator<Item = Outcome>) -> (Hits, u64) {
 fn a_hundred_worlds_end_well_and_everything_was_hit() {
     let (hits, queues) = all_is_well((0..100).map(|seed| run(seed, Budget::default())));
     assert!((9_500..=10_000).contains(&queues), "{queues} queues in 100 worlds: some find no memory, or no device");
+    // Each world can be ended once only, so not every end comes from everywhere in so few.
+    let ends = ["all resets fail", "pull out", "lose device", "close device"];
     for deed in Hits::deeds() {
-        for place in ["client", "callback", "payload drop"] {
-            assert!(hits.count(deed, place) > 0, "{deed} was never done from {place}\n{hits}");
-        }
+        let counts = ["client", "callback", "payload drop"].map(|place| hits.count(deed, place));
+        let least = if ends.contains(&deed) { counts.iter().sum() } else { counts.into_iter().min().unwrap_or(0) };
+        assert!(least > 0, "{deed} was done from client, callback, payload drop {counts:?} times\n{hits}");
     }
     for fault in ["hang", "page fault", "error", "lost completion"] {
         assert!(hits.faults(fault) > 100, "{fault} was hardly ever injected\n{hits}");

@@ -26,6 +26,21 @@ enum Slot {
     Bare,
 }
 
+/// A context whose fences are watched.
+#[derive(Debug)]
+struct Watched {
+    /// The audit's own number for it.
+    number: u64,
+    slot: Slot,
+    /// Fences that were published and have not signaled.
+    open: u32,
+    /// Its queue is closed and empty; it goes with its last fence.
+    ended: bool,
+    /// Of bare fences: the newest that was published, as far as the audit was told, and those that signaled before it was.
+    newest: u64,
+    early: Vec<u64>,
+}
+
 /// A job that was committed and has not retired.
 #[derive(Debug, Default)]
 struct Committed {
@@ -39,7 +54,7 @@ struct Committed {
 /// What the audit remembers of the library's events.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
-    contexts: IdMap<u64, (u64, Slot)>,
+    contexts: IdMap<u64, Watched>,
     next_context: u64,
     jobs: IdMap<FenceId, Committed>,
     /// By the library's number of a queue: credits that it withheld though nobody had them.
@@ -55,22 +70,18 @@ impl Books {
         }
     }
 
-    /// A context whose fences are watched, and its small number.
+    /// Watches a context from now on, under a small number.
     fn watch(&mut self, context: u64, slot: Slot) {
-        let number = self.next_context;
-        if self.contexts.insert(context, (number, slot)).is_none() {
+        if !self.contexts.contains_key(&context) {
+            let (number, newest, early) = (self.next_context, 0, Vec::new());
+            self.contexts.insert(context, Watched { number, slot, open: 0, ended: false, newest, early });
             self.next_context += 1;
         }
     }
 
-    fn name(&self, fence: FenceId) -> Option<(FenceName, Slot)> {
-        let (context, slot) = *self.contexts.get(&fence.context)?;
-        Some((FenceName { context, seqno: fence.seqno }, slot))
-    }
-
     /// The `finished` fence of the job of which `fence` is the `finished` or `retired` one.
     fn job_behind(&self, fence: FenceId) -> Option<FenceId> {
-        match self.contexts.get(&fence.context)?.1 {
+        match self.contexts.get(&fence.context)?.slot {
             Slot::Finished => Some(fence),
             Slot::Retired => Some(FenceId { context: fence.context - 1, ..fence }),
             Slot::Scheduled | Slot::Bare => None,
@@ -91,13 +102,59 @@ impl Books {
 }
 
 impl Machine {
-    /// A bare fence was published: it is to signal, once.
+    /// Bare fences of this context will be watched.
+    pub(crate) fn context_made(&mut self, context: u64) {
+        self.books.watch(context, Slot::Bare);
+    }
+
+    /// A bare fence was published: it is to signal, once. It may have done so already.
     pub(crate) fn fence_published(&mut self, fence: FenceId) {
-        if !self.books.contexts.contains_key(&fence.context) {
-            self.books.watch(fence.context, Slot::Bare);
+        self.context_made(fence.context);
+        self.created(fence);
+        let Some(watched) = self.books.contexts.get_mut(&fence.context) else { return };
+        watched.newest = watched.newest.max(fence.seqno);
+        if let Some(at) = watched.early.iter().position(|seqno| *seqno == fence.seqno) {
+            watched.early.swap_remove(at);
+            self.signaled(fence);
         }
-        if let Some((fence, _)) = self.books.name(fence) {
-            self.observe(Observation::FenceCreated { fence });
+    }
+
+    fn created(&mut self, fence: FenceId) {
+        let Some(watched) = self.books.contexts.get_mut(&fence.context) else { return };
+        watched.open += 1;
+        let fence = FenceName { context: watched.number, seqno: fence.seqno };
+        self.observe(Observation::FenceCreated { fence });
+    }
+
+    /// A queue's contexts, of which something will be heard.
+    fn queue_heard_of(&mut self, queue: u64) {
+        if self.books.contexts.contains_key(&queue) {
+            return;
+        }
+        for (context, slot) in [(queue, Slot::Scheduled), (queue + 1, Slot::Finished), (queue + 2, Slot::Retired)] {
+            self.books.watch(context, slot);
+        }
+        // A job that will not run keeps its `scheduled` until its turn to finish; later ones start meanwhile.
+        if let Some(context) = self.books.contexts.get(&queue).map(|watched| watched.number) {
+            self.observe(Observation::Unordered { context });
+        }
+    }
+
+    /// A queue is closed and empty. A reservation may still be committed, and its fences will fail.
+    fn queue_drained(&mut self, queue: u64) {
+        for context in [queue, queue + 1, queue + 2] {
+            if let Some(watched) = self.books.contexts.get_mut(&context) {
+                watched.ended = true;
+            }
+            self.forget_ended(context);
+        }
+    }
+
+    fn forget_ended(&mut self, context: u64) {
+        if let Some(Watched { number, open: 0, ended: true, .. }) = self.books.contexts.get(&context) {
+            let number = *number;
+            self.books.contexts.remove(&context);
+            self.observe(Observation::ContextClosed { context: number });
         }
     }
 
@@ -122,29 +179,13 @@ impl Machine {
 
     fn heard(&mut self, event: &Event) {
         match *event {
-            Event::Queue { context, change: QueueChange::Opened } => {
-                self.books.watch(context, Slot::Scheduled);
-                self.books.watch(context + 1, Slot::Finished);
-                self.books.watch(context + 2, Slot::Retired);
-                // A job that will not run keeps its `scheduled` until its turn to finish; later ones start meanwhile.
-                if let Some((FenceName { context, .. }, _)) = self.books.name(FenceId { context, seqno: 0 }) {
-                    self.observe(Observation::Unordered { context });
-                }
-            }
-            // Closed, and all its jobs are gone: their fences have signaled.
-            Event::Queue { context, change: QueueChange::Drained } => {
-                for context in [context, context + 1, context + 2] {
-                    if let Some((context, _)) = self.books.contexts.remove(&context) {
-                        self.observe(Observation::ContextClosed { context });
-                    }
-                }
-            }
+            Event::Queue { context, change: QueueChange::Opened } => self.queue_heard_of(context),
+            Event::Queue { context, change: QueueChange::Drained } => self.queue_drained(context),
             Event::JobQueued { job, credits, .. } => {
+                self.queue_heard_of(job.context - 1);
                 self.books.jobs.entry(job).or_default().credits = credits;
                 for context in [job.context - 1, job.context, job.context + 1] {
-                    if let Some((fence, _)) = self.books.name(FenceId { context, ..job }) {
-                        self.observe(Observation::FenceCreated { fence });
-                    }
+                    self.created(FenceId { context, ..job });
                 }
             }
             Event::JobDependency { job, on } => {
@@ -160,11 +201,20 @@ impl Machine {
 
     fn signaled(&mut self, fence: FenceId) {
         // What was cancelled before its commit was never published, and has no number.
-        let Some((name, slot)) = self.books.name(fence).filter(|_| fence.seqno > 0) else { return };
+        let watched = self.books.contexts.get_mut(&fence.context).filter(|_| fence.seqno > 0);
+        let Some(watched) = watched else { return };
+        let slot = watched.slot;
+        if slot == Slot::Bare && fence.seqno > watched.newest {
+            watched.early.push(fence.seqno);
+            return;
+        }
+        watched.open = watched.open.saturating_sub(1);
+        let name = FenceName { context: watched.number, seqno: fence.seqno };
         self.observe(Observation::FenceSignaled { fence: name });
         if slot == Slot::Retired {
             self.books.jobs.remove(&FenceId { context: fence.context - 1, ..fence });
         }
+        self.forget_ended(fence.context);
     }
 
     /// The library holds a job back for want of credits. By the ring's own book, is it right?

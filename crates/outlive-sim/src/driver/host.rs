@@ -13,7 +13,7 @@
 
 use alloc::sync::Arc;
 use core::time::Duration;
-use outlive::{Device, DeviceConfig, Executor, Fence, Time};
+use outlive::{Device, DeviceConfig, Executor, Fence, FenceContext, Time};
 use std::thread;
 
 use super::audit::Listener;
@@ -232,6 +232,12 @@ impl SimHost {
     /// Tells the whole device to misbehave, or to behave.
     pub fn set_faults(&self, faults: DeviceFaults) {
         self.shared.set_faults(faults);
+    }
+
+    /// Tells the audit of a context whose bare fences will be watched. Only needed where one may signal before
+    /// [`SimHost::watch`] is called for it: by its watchdog, when the caller is not run for a while.
+    pub fn watch_context(&self, context: &FenceContext) {
+        self.shared.lock().context_made(context.id());
     }
 
     /// Tells the audit that a bare fence was published, of a context of `FenceContext`. Without that it is not counted.

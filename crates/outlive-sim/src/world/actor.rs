@@ -43,9 +43,12 @@ pub(crate) struct Actor {
 
 impl Actor {
     /// One whose chance is `chance`; at step `dies_at` it ends the device.
-    pub(crate) fn new(commons: Arc<Commons>, chance: Rng, dies_at: Option<u32>) -> Self {
+    pub(crate) fn new(host: &SimHost, commons: Arc<Commons>, chance: Rng, dies_at: Option<u32>) -> Self {
         let names = Names { driver: "world", timeline: "bare" };
         let context = FenceContext::with_watchdog(&commons.executor, names, commons.pace.watchdog).ok();
+        if let Some(context) = &context {
+            host.watch_context(context);
+        }
         let (reserved, pending, sources, signalers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { commons, chance, reserved, pending, sources, signalers, context, steps: 0, dies_at }
     }
@@ -158,8 +161,8 @@ impl Actor {
         match self.chance.below(32) {
             0..=11 => self.submit(),
             12 | 13 => self.reserve(),
-            14 => self.wait_for_user(host),
-            15 | 16 => self.bare_fence(host),
+            14 | 15 => self.wait_for_user(host),
+            16 => self.bare_fence(host),
             17..=20 => drop(self.open_queue()),
             21 => self.carnage(host),
             22 => {

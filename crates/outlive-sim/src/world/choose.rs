@@ -37,7 +37,9 @@ impl Actor {
             11 | 21..=23 => {
                 self.take_own(|actor| &mut actor.reserved).map(|(reserved, jobs, _)| Deed::DropReserved(reserved, jobs))
             }
-            12 => self.take_own(|actor| &mut actor.pending).map(|(pending, jobs)| Deed::CancelPending(pending, jobs)),
+            12 | 27 => {
+                self.take_own(|actor| &mut actor.pending).map(|(pending, jobs)| Deed::CancelPending(pending, jobs))
+            }
             13 => self.take_own(|actor| &mut actor.sources).map(|source| Deed::SignalUser(source, result)),
             14 | 15 => self.take_own(|actor| &mut actor.signalers).map(|signaler| Deed::SignalBare(signaler, result)),
             16 => self.take_own(|actor| &mut actor.signalers).map(Deed::DropSignaler),

@@ -128,7 +128,7 @@ pub fn run(seed: u64, budget: Budget) -> Outcome {
     let share = if dies_at.is_some() { 1 } else { [1, 2, 4][pick(&mut chance, 3).unwrap_or(0)] };
     let pace = Pace { job_us: [1_500, 20_000], pause_ns: [300 * US, 5 * MS, 120 * MS], watchdog: WATCHDOG_DEFAULT };
     let commons = Commons::new(&mut host, pace, (budget.queues / share).max(2), REMEMBERED, budget);
-    let mut actor = Actor::new(Arc::clone(&commons), chance, dies_at);
+    let mut actor = Actor::new(&host, Arc::clone(&commons), chance, dies_at);
     actor.fill(&host, budget.queues);
     for _ in 0..budget.steps {
         actor.step(&host);

@@ -27,7 +27,7 @@ const MS: u64 = 1_000_000;
 /// Device memory for each queue, and for its jobs, in bytes: seldom all of it is there.
 const BYTES_PER_QUEUE: u64 = 160 << 10;
 /// A thread that is not run for a while is no dead device.
-const RESET_WATCHDOG: Duration = Duration::from_secs(20);
+const RESET_WATCHDOG: Duration = Duration::from_secs(10);
 
 /// What a storm of threads is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub fn run_threads(seed: u64, plan: Plan) -> Outcome {
     let dies_at = small(&mut chance, plan.steps.max(1));
     let actors = (0..plan.threads).map(|thread| {
         let chance = Rng::new(chance.next_u64());
-        Actor::new(Arc::clone(&commons), chance, (thread == murderer).then_some(dies_at))
+        Actor::new(&host, Arc::clone(&commons), chance, (thread == murderer).then_some(dies_at))
     });
     let actors: Vec<Actor> = actors.collect();
     let mut wrong = Vec::new();
