@@ -166,9 +166,7 @@ impl Engine<'_> {
     /// Takes what has retired off `instance`'s books.
     pub(super) fn harvest(&mut self, instance: usize) {
         if let Some(life) = &mut self.instances[instance].life {
-            while let Some(job) = life.take_retired() {
-                self.ledger.retired(&self.host, instance, job);
-            }
+            self.ledger.harvest(&self.host, instance, life);
         }
     }
 
@@ -176,9 +174,7 @@ impl Engine<'_> {
     pub(super) fn bury(&mut self) {
         let (ledger, host) = (&mut self.ledger, &self.host);
         self.leaving.retain_mut(|(instance, life)| {
-            while let Some(job) = life.take_retired() {
-                ledger.retired(host, *instance, job);
-            }
+            ledger.harvest(host, *instance, life);
             life.has_jobs()
         });
     }

@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use outlive_sim::driver::SimHost;
 
 use super::film::Film;
-use super::life::OpenJob;
+use super::life::{Life, OpenJob};
 use crate::report::{Collector, JobRecord, Outcome, Stretch};
 
 /// Jobs are written down in batches, since asking the hardware costs a lock.
@@ -75,8 +75,15 @@ impl<'a> Ledger<'a> {
         }
     }
 
+    /// Takes what has retired off `life`, which is or was `instance`'s.
+    pub(super) fn harvest(&mut self, host: &SimHost, instance: usize, life: &mut Life) {
+        while let Some(job) = life.take_retired() {
+            self.retired(host, instance, job);
+        }
+    }
+
     /// A job has retired.
-    pub(super) fn retired(&mut self, host: &SimHost, instance: usize, mut job: OpenJob) {
+    fn retired(&mut self, host: &SimHost, instance: usize, mut job: OpenJob) {
         let outcome = job.outcome();
         if let Some(picture) = job.picture.take()
             && outcome == Outcome::Ok

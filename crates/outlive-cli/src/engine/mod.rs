@@ -77,11 +77,11 @@ pub struct Options<'a> {
 pub fn execute(scenario: &Scenario, options: Options<'_>) -> Result<Done, Stop> {
     let cannot = |why: &dyn core::fmt::Display| Stop::cannot_run(format_args!("outlive: the simulated GPU: {why}"));
     let host = SimHost::new(words::host_config(scenario, options.clock)).map_err(|error| cannot(&error))?;
-    let names = scenario.instances.iter().map(|instance| instance.name.clone()).collect();
-    let film = options.frames.map(|frames| Film::start(frames, names)).transpose().map_err(|error| cannot(&error))?;
     let arbiter = words::arbiter(scenario, host.executor()).map_err(|error| cannot(&error))?;
-    let mut engine = Engine::new(scenario, options.clock, options.keep_jobs, host, film);
-    engine.arbiter = arbiter;
+    let names = scenario.instances.iter().map(|instance| instance.name.clone()).collect();
+    // Last, since it starts a thread.
+    let film = options.frames.map(|frames| Film::start(frames, names)).transpose().map_err(|error| cannot(&error))?;
+    let mut engine = Engine::new(scenario, options.clock, options.keep_jobs, host, arbiter, film);
     engine.fill_agenda();
     engine.run(options.clock, options.interrupted, &options.progress);
     Ok(engine.finish(options.clock))
@@ -113,7 +113,14 @@ struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    fn new(scenario: &'a Scenario, clock: Clock, keep_jobs: bool, host: SimHost, film: Option<Film>) -> Self {
+    fn new(
+        scenario: &'a Scenario,
+        clock: Clock,
+        keep_jobs: bool,
+        host: SimHost,
+        arbiter: Option<Arbiter>,
+        film: Option<Film>,
+    ) -> Self {
         let latency_ns = match clock {
             Clock::Virtual => scenario.submit_latency_us * NS_PER_US,
             // There it costs what it costs.
@@ -133,7 +140,7 @@ impl<'a> Engine<'a> {
         Self {
             scenario,
             host,
-            arbiter: None,
+            arbiter,
             inbox: Arc::new(Inbox::default()),
             agenda: Agenda::default(),
             instances,
