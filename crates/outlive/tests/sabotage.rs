@@ -305,7 +305,7 @@ fn share_from(from_ms: u64, own_ms: u64, other_ms: u64) -> f64 {
     let (mut now, mut had, mut since) = (0, [0; 2], None);
     while now < from_ms + 4_000 {
         let at = Time::from_ns(now * 1_000_000);
-        let head = Head { committed: at, credits: 1 };
+        let head = Head { committed: at, credits: 1, more: false };
         if now >= from_ms {
             if since.is_none() {
                 since = Some(now);

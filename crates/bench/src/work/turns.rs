@@ -40,7 +40,7 @@ pub fn ready(blocked: u32) -> Turns {
 impl Turns {
     fn queue_is_ready(&mut self, queue: u32) {
         let now = Time::from_ns(self.now_ns);
-        self.policy.ready(queue, Head { committed: now, credits: 1 }, now);
+        self.policy.ready(queue, Head { committed: now, credits: 1, more: false }, now);
     }
 
     /// Picks, starts and ends one job; whose it was.

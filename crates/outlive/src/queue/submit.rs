@@ -310,6 +310,7 @@ impl QueueShared {
             state.cells(job).started = self.now();
         }
         state.push(job);
+        self.joined(&state, job);
         self.trace_queued(&state, job);
         // SAFETY: in the order.
         let core = unsafe { job.as_ref() };

@@ -82,8 +82,17 @@ impl QueueShared {
     }
 
     fn head(&self, state: &QueueState, job: NonNull<JobCore>) -> Head {
+        let more = state.after(job).is_some();
         let cells = state.cells(job);
-        Head { committed: cells.started, credits: cells.credits }
+        Head { committed: cells.started, credits: cells.credits, more }
+    }
+
+    /// `job` was committed behind others.
+    pub(crate) fn joined(&self, state: &QueueState, job: NonNull<JobCore>) {
+        let Some(place) = self.place.as_ref().filter(|_| state.turn == Turn::Asking) else { return };
+        if let Some(head) = state.next_start().filter(|head| state.after(*head) == Some(job)) {
+            place.arbiter.ready(place.number, self.head(state, head), self.now());
+        }
     }
 
     /// Whether `job`, at the head and ready, starts now. Without an arbiter it does.

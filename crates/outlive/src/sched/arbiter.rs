@@ -45,7 +45,7 @@ impl ArbiterConfig {
     }
 
     /// How many queues there may be at a time, those included that are closed and have jobs on the hardware. All room is
-    /// taken when the arbiter is made, about 500 bytes a queue. Default 256.
+    /// taken when the arbiter is made, with the default policy about 1.1 KiB a queue. Default 256.
     #[must_use]
     pub const fn queues(mut self, most: u32) -> Self {
         self.queues = most;

@@ -36,6 +36,8 @@ pub struct Head {
     pub committed: Time,
     /// What it will hold.
     pub credits: u32,
+    /// Others wait behind it in its queue.
+    pub more: bool,
 }
 
 /// Whose turn it is: see the module. A plain state machine.

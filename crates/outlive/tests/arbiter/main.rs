@@ -161,6 +161,26 @@ fn a_job_that_needs_more_than_is_free_neither_starves_nor_stops_others_for_ever(
 }
 
 #[test]
+fn a_single_job_goes_before_the_crowds_of_queues_of_which_nothing_is_known() {
+    for policy in POLICIES {
+        let world = World::new(policy, 1);
+        let hogs: Vec<_> = (0..4).map(|_| world.queue(world.config())).collect();
+        for hog in &hogs {
+            // The first asks at once, alone: the arbiter hears of those behind it.
+            for _ in 0..4 {
+                drop(hog.reserve(Work(50 * MS)).unwrap().commit());
+            }
+        }
+        let interactive = world.queue(world.config());
+        let job = interactive.reserve(Work(MS)).unwrap().commit();
+        world.pass_ms(900);
+        let waited = job.scheduled().timestamp().unwrap().as_ns() / MS;
+        println!("{policy}: one job of 1 ms behind four queues of 4 x 50 ms: waits {waited} ms");
+        assert!(waited <= 50 || policy != "fair");
+    }
+}
+
+#[test]
 fn who_has_the_turn_and_cannot_use_it_passes_it_on() {
     for (name, hinder) in [
         ("suspended", (|queue: &outlive::JobQueue<Mock>| queue.suspend()) as fn(&outlive::JobQueue<Mock>)),

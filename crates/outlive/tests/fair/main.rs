@@ -194,26 +194,47 @@ impl Policy for Strict {
     fn ended(&mut self, _queue: u32, _active: std::time::Duration, _now: outlive::Time) {}
 }
 
+/// 1 ms each 10 ms beside four `hogs`, as the client number `at`; its longest wait under each policy. Fair is held to
+/// `bound_ms`.
+fn interactive_beside(hog: Client, interactive: Client, at: usize, credits: u32, bound_ms: u64) {
+    let mut clients = vec![hog; 4];
+    clients.insert(at, interactive);
+    let mut line = format!(
+        "1 ms each 10 ms (waits: {}), number {at}, from {} ms on, beside 4 of {} x 50 ms (wait: {}), {credits} credits:",
+        interactive.sync,
+        interactive.start_ns / MS,
+        hog.jobs,
+        hog.sync
+    );
+    for (policy, make) in policies() {
+        let mut world = World::new(make(), &clients, credits, Hardware::Serial);
+        let had = &world.run(RUN).had[at];
+        line += &format!(" {policy} p100 {} ms, {} jobs;", had.wait_max_ns / MS, had.jobs);
+        assert!(policy != "fair" || had.wait_max_ns <= bound_ms * MS, "{line}");
+    }
+    println!("{line}");
+}
+
 #[test]
 fn an_interactive_client_waits_for_no_more_than_what_is_on_the_hardware() {
     for credits in [1, 2, 4] {
         for interactive in [Client::sync(1, MS, 9 * MS), Client::periodic(1, MS, 10 * MS)] {
-            // Once the others are known: each of those of which nothing is known yet has one job first, as it is due.
-            let mut clients = vec![interactive.from(300 * MS)];
-            clients.extend(vec![Client::greedy(50 * MS); 4]);
-            let mut line =
-                format!("1 ms each 10 ms (waits: {}) beside 4 x 50 ms, {credits} credits:", interactive.sync);
-            for (policy, make) in policies() {
-                let mut world = World::new(make(), &clients, credits, Hardware::Serial);
-                let had = &world.run(RUN).had[0];
-                line += &format!(" {policy} p100 {} ms, {} jobs;", had.wait_max_ns as f64 / 1e6, had.jobs);
-                if policy == "fair" {
-                    assert!(had.wait_max_ns <= u64::from(credits) * 50 * MS, "{line}");
+            // Also together with them, when nothing is known of anybody, and last in every order that numbers give.
+            for (from, at) in [(300 * MS, 0), (0, 0), (0, 2), (0, 4)] {
+                for hog in [Client::greedy(50 * MS), Client::sync(4, 50 * MS, US)] {
+                    interactive_beside(hog, interactive.from(from), at, credits, u64::from(credits) * 50);
                 }
             }
-            println!("{line}");
         }
     }
+}
+
+#[test]
+fn an_interactive_client_that_nobody_can_tell_from_hogs_waits_for_one_job_of_each_once() {
+    // Five that come at once with one job each: whatever a policy chooses, one of them is last.
+    interactive_beside(Client::sync(1, 50 * MS, US), Client::sync(1, MS, 9 * MS), 4, 1, 4 * 50);
+    // Later it is known.
+    interactive_beside(Client::sync(1, 50 * MS, US), Client::sync(1, MS, 9 * MS).from(300 * MS), 4, 1, 50);
 }
 
 /// The most that client 0 had beyond its due of what was had since `since`, at any moment.
@@ -264,7 +285,7 @@ fn who_closes_and_comes_back_with_a_new_queue_gains_nothing() {
     for queue in 0..5 {
         fair.opened(queue, u64::from(queue) + 1, Share::default());
     }
-    let head = outlive::sched::Head { committed: outlive::Time::ZERO, credits: 1 };
+    let head = outlive::sched::Head { committed: outlive::Time::ZERO, credits: 1, more: false };
     let mut had = [0_u64; 5];
     let mut now = 0;
     while now < RUN {

@@ -30,11 +30,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// Always has a job ready.
+    /// Always has two jobs waiting.
     pub fn greedy(job_ns: u64) -> Self {
         Self {
             share: Share::default(),
-            jobs: 1,
+            jobs: 2,
             job_ns,
             think_ns: 0,
             sync: false,
@@ -200,10 +200,11 @@ impl World {
     /// Says whether the client's head is ready.
     fn refresh(&mut self, client: usize) {
         let number = u32::try_from(client).unwrap();
+        let more = self.waiting[client].len() > 1;
         match self.waiting[client].front() {
             Some(committed) if !self.is_ready[client] => {
                 self.is_ready[client] = true;
-                let head = Head { committed: Time::from_ns(*committed), credits: 1 };
+                let head = Head { committed: Time::from_ns(*committed), credits: 1, more };
                 self.policy.ready(number, head, self.time());
             }
             _ => {}

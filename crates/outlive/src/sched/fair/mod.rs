@@ -11,6 +11,9 @@
 //! - **Choice.** Of those ready who have had no more than the weighted average, the one whose job would end first in virtual
 //!   time; in doubt the one who has had least (as in EEVDF, Stoica and Abdel-Wahab 1995). So short jobs go before long ones
 //!   while that costs nobody a share, and an interactive client need not wait for more than what is on the hardware.
+//! - **Unknown** is a queue none of whose jobs has ended. It is chosen as if its job took half of what those of the others do, and one
+//!   on the hardware counts with the credit. Among several such, those with one job waiting are first: an interactive client may
+//!   come together with hogs. If they cannot be told apart, nobody can do better than one job of each, once.
 //! - **Floor.** Among the groups, and among the members of each, there is a floor: the virtual time of whoever had had least when
 //!   last one started. It only rises. Who comes back is lifted to [`CREDIT`] of hardware time below it, who is new to the floor
 //!   itself, so that nobody saves up time by sleeping. Debts stay, also those of clients and groups whose queues have gone:
@@ -31,7 +34,7 @@ use crate::mem::tree::Tree;
 use crate::mem::{AllocError, HeapVec, try_reserve};
 use crate::time::Time;
 pub use account::CREDIT;
-use account::{Account, Ready, Sum, Tags, Weight, average};
+use account::{Account, Ready, Sum, Tags, UNKNOWN_NS, Weight};
 use core::fmt;
 use core::time::Duration;
 use debts::{Debtor, Debts};
@@ -59,8 +62,9 @@ pub struct Fair {
     urgent: Tree<(Virtual, u32), ()>,
     debts: Debts,
     window: Window,
-    /// Of everybody's jobs.
-    average_ns: u64,
+    /// Of the queues whose jobs' length is known: how many, and the sum of their averages.
+    known: u32,
+    averages_ns: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +73,8 @@ struct Member {
     client: u64,
     account: Account,
     group: u32,
+    /// Others wait behind its head.
+    more: bool,
     /// Where it is in the orders, while it is ready.
     ready: Option<Tags>,
     urgent: Option<Virtual>,
@@ -83,15 +89,26 @@ struct Group {
     members: u32,
     ready: Option<Tags>,
     sum: Sum,
-    /// A queue without a group.
+    /// A queue without a group, and whether others wait behind its head.
     sole: u32,
+    sole_more: bool,
     next_free: u32,
 }
 
 impl Group {
     const fn free(next_free: u32) -> Self {
         let account = Account::new(0, Weight::new(1, Priority::Normal));
-        Self { id: 0, debtor: None, account, members: 0, ready: None, sum: Sum::EMPTY, sole: NONE, next_free }
+        Self {
+            id: 0,
+            debtor: None,
+            account,
+            members: 0,
+            ready: None,
+            sum: Sum::EMPTY,
+            sole: NONE,
+            sole_more: false,
+            next_free,
+        }
     }
 }
 
@@ -121,13 +138,18 @@ impl Fair {
             urgent: Tree::new(),
             debts: Debts::new(),
             window: Window::new(engines),
-            average_ns: 0,
+            known: 0,
+            averages_ns: 0,
         }
     }
 
-    /// Of a job of a queue none of whose jobs has ended: half of what is usual, so that it soon shows how long they are.
+    /// Of a job of a queue none of whose jobs has ended: half of what those of the others take, so that it soon shows how
+    /// long they are.
     const fn assumed_ns(&self) -> u64 {
-        self.average_ns / 2
+        match self.averages_ns.checked_div(self.known as u64) {
+            Some(mean) => mean / 2,
+            None => UNKNOWN_NS,
+        }
     }
 
     fn group_of(&self, queue: u32) -> Option<u32> {
@@ -175,27 +197,25 @@ impl Fair {
 
     /// Puts a group where it belongs now: in the order, if it has a ready member.
     fn place_group(&mut self, at: u32) {
-        let assumed = self.assumed_ns();
         let Some(group) = self.groups.get_mut(at as usize) else { return };
-        let tags = (group.sum.count > 0).then(|| group.account.tags(assumed));
+        let tags = (group.sum.count > 0).then(|| group.account.tags(group.sole_more || group.sum.has_more()));
         let was = core::mem::replace(&mut group.ready, tags);
         self.order.place(0, &mut self.sum, at, was, tags);
     }
 
     /// Puts a member, `ready` or not, and its group where they belong now.
     fn place(&mut self, queue: u32, ready: bool) {
-        let assumed = self.assumed_ns();
         let Some(member) = self.members.get_mut(queue as usize) else { return };
-        let tags = ready.then(|| member.account.tags(assumed));
+        let tags = ready.then(|| member.account.tags(member.more));
         let urgent = ready.then_some(member.account.had).filter(|_| member.share.priority == Priority::Realtime);
         let was = core::mem::replace(&mut member.ready, tags);
         let was_urgent = core::mem::replace(&mut member.urgent, urgent);
-        let at = member.group;
+        let (at, more) = (member.group, member.more);
         let Some(group) = self.groups.get_mut(at as usize) else { return };
         if group.sole == NONE {
             self.in_groups.place(at, &mut group.sum, queue, was, tags);
         } else {
-            group.sum.count = u32::from(ready);
+            (group.sum.count, group.sole_more) = (u32::from(ready), more);
         }
         if was_urgent != urgent {
             if let Some(had) = was_urgent {
@@ -245,7 +265,8 @@ impl Policy for Fair {
         self.urgent.try_reserve(count)?;
         self.debts.reserve(count)?;
         let Group { account, .. } = Group::free(NONE);
-        let nobody = Member { share: Share::default(), client: 0, account, group: NONE, ready: None, urgent: None };
+        let nobody =
+            Member { share: Share::default(), client: 0, account, group: NONE, more: false, ready: None, urgent: None };
         self.members.resize(count, nobody);
         self.groups.extend((1..=queues).map(|next| Group::free(if next < queues { next } else { NONE })));
         self.free_group = if queues > 0 { 0 } else { NONE };
@@ -257,14 +278,19 @@ impl Policy for Fair {
         let had = self.groups.get(group as usize).map_or(0, |group| group.sum.floor);
         if let Some(member) = self.members.get_mut(queue as usize) {
             let account = Account::new(had, share.member_weight());
-            *member = Member { share, client, account, group, ready: None, urgent: None };
+            *member = Member { share, client, account, group, more: false, ready: None, urgent: None };
         }
     }
 
     fn closed(&mut self, queue: u32) {
         let Some(group) = self.group_of(queue) else { return };
         self.place(queue, false);
-        self.members[queue as usize].group = NONE;
+        let member = &mut self.members[queue as usize];
+        member.group = NONE;
+        if let Some(average_ns) = member.account.average_ns() {
+            self.known -= 1;
+            self.averages_ns -= average_ns;
+        }
         self.leave(group);
     }
 
@@ -284,14 +310,15 @@ impl Policy for Fair {
         self.place(queue, ready);
     }
 
-    fn ready(&mut self, queue: u32, _head: Head, _now: Time) {
-        let assumed = self.assumed_ns();
+    fn ready(&mut self, queue: u32, head: Head, _now: Time) {
         let Some(at) = self.group_of(queue) else { return };
         let group = &mut self.groups[at as usize];
         if group.sum.count == 0 {
-            group.account.lift(self.sum.floor, assumed);
+            group.account.lift(self.sum.floor);
         }
-        self.members[queue as usize].account.lift(group.sum.floor, assumed);
+        let member = &mut self.members[queue as usize];
+        member.account.lift(group.sum.floor);
+        member.more = head.more;
         self.place(queue, true);
     }
 
@@ -307,9 +334,9 @@ impl Policy for Fair {
                 return Some(*urgent);
             }
         }
-        let at = self.order.pick(0, &self.sum)?;
+        let at = self.order.pick(0, &self.sum, assumed)?;
         let group = &self.groups[at as usize];
-        if group.sole == NONE { self.in_groups.pick(at, &group.sum) } else { Some(group.sole) }
+        if group.sole == NONE { self.in_groups.pick(at, &group.sum, assumed) } else { Some(group.sole) }
     }
 
     fn started(&mut self, queue: u32, now: Time) {
@@ -342,9 +369,12 @@ impl Policy for Fair {
         let Some(at) = self.group_of(queue) else { return };
         let ns = u64::try_from(active.as_nanos()).unwrap_or(u64::MAX);
         let (group, member) = (&mut self.groups[at as usize], &mut self.members[queue as usize]);
+        let before = member.account.average_ns();
         member.account.pay(ns);
         group.account.pay(ns);
-        average(&mut self.average_ns, ns);
+        self.known += u32::from(before.is_none());
+        self.averages_ns -= before.unwrap_or(0);
+        self.averages_ns = self.averages_ns.saturating_add(member.account.average_ns().unwrap_or(0));
         if member.share.priority == Priority::Realtime {
             self.window.turn(now);
             self.window.left();
