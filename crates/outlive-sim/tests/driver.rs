@@ -4,7 +4,7 @@
 
 use outlive::{Dependency, FenceError, OnError, Status, Time};
 use outlive_sim::driver::{
-    CODE_EXECUTION, CODE_PAGE_FAULT, ClientConfig, HostConfig, JobSpec, SimClient, SimHost, Submitted, Work,
+    CODE_EXECUTION, CODE_PAGE_FAULT, ClientConfig, HostConfig, JobSpec, SLOT_BYTES, SimClient, SimHost, Submitted, Work,
 };
 use outlive_sim::gpu::{Config, DeviceFaults, FaultKind};
 use std::time::Duration;
@@ -57,6 +57,32 @@ fn jobs_run_and_everything_comes_back() {
     let busy: u64 = stretches.iter().map(|stretch| stretch.to.since_ns(stretch.from)).sum();
     assert_eq!(busy, ends.iter().map(|end| end.active_ns).sum::<u64>());
     assert_eq!(busy, host.busy_ns());
+    drop((jobs, client));
+    ends_well(host);
+}
+
+#[test]
+fn jobs_in_order_share_a_buffer_and_the_pages_of_their_commands() {
+    let host = host(1);
+    let client = client(&host);
+    let data = client.buffer(64 << 10).unwrap();
+    let commands = client.buffer(40 * SLOT_BYTES).unwrap();
+    let spec =
+        |slot| JobSpec { into: Some(data.clone()), commands: Some((commands.clone(), slot)), ..JobSpec::spin(MS) };
+    let mut jobs: Vec<Submitted> = Vec::new();
+    for slot in 0..40 {
+        let after = jobs.last().map(|before| Dependency::on(before.fences.finished())).into_iter().collect();
+        jobs.push(client.submit(JobSpec { after, ..spec(slot) }).unwrap());
+    }
+    let slots = u32::try_from(commands.bytes() / SLOT_BYTES).unwrap();
+    assert!(client.submit(spec(slots)).is_err(), "the buffer has no such slot");
+    assert!(client.submit(JobSpec { work: Work::Fill, ..spec(0) }).is_err(), "only what fits");
+    let taken = host.bytes_in_use();
+    drop((data, commands));
+    host.run_for(39 * MS);
+    assert_eq!(host.bytes_in_use(), taken, "jobs that have not retired hold it");
+    host.run_for(2 * MS);
+    assert!(jobs.iter().all(|job| result(job) == Some(Ok(()))));
     drop((jobs, client));
     ends_well(host);
 }

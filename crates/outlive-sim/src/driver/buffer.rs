@@ -173,6 +173,13 @@ impl Buffer {
         Ok(Self::owning(space, piece))
     }
 
+    /// Pages of the device's memory, to read and write: kept ones as they were left, else zeroed.
+    pub(crate) fn in_device(space: &Arc<Space>, bytes: u64) -> Result<Self, MemoryError> {
+        let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES as u64)).map_err(|_| MemoryError::OutOfHostMemory)?;
+        let piece = space.shared.lock().take_piece(space.vm, pages)?;
+        Ok(Self::owning(space, piece))
+    }
+
     /// The same pages, to read, in another address space, perhaps of another device: then they must be the system's. They
     /// are free once both are dropped.
     pub(crate) fn share_into(&self, space: &Arc<Space>) -> Result<Self, MemoryError> {
@@ -306,13 +313,14 @@ impl Machine {
         self.map(vm, list, Protection::ReadWrite)
     }
 
-    /// Writes commands and the like, before the hardware knows of them.
-    pub(crate) fn write(&mut self, piece: &Piece, bytes: &[u8]) {
-        for (page, chunk) in piece.pages.iter().zip(bytes.chunks(PAGE_BYTES)) {
-            self.observe(Observation::HostTouched { page: *page, access: Access::Write });
-            if let Some(page) = self.memory.page_mut(*page) {
-                page[..chunk.len()].copy_from_slice(chunk);
-            }
+    /// Writes commands and the like into one of `pages`, before the hardware knows of them. `start` counts from the first.
+    pub(crate) fn write(&mut self, pages: &[PageId], start: u64, bytes: &[u8]) {
+        // CAST: an offset in a buffer, which memory holds.
+        let (at, offset) = (start as usize / PAGE_BYTES, start as usize % PAGE_BYTES);
+        let Some(page) = pages.get(at) else { return };
+        self.observe(Observation::HostTouched { page: *page, access: Access::Write });
+        if let Some(page) = self.memory.page_mut(*page).and_then(|page| page.get_mut(offset..offset + bytes.len())) {
+            page.copy_from_slice(bytes);
         }
     }
 

@@ -173,6 +173,14 @@ impl SimQueue {
         Ok(Submitted { fences: reserved.commit(), id, output })
     }
 
+    /// A buffer in the device's memory. For [`JobSpec::into`] and [`JobSpec::commands`].
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn buffer(&self, bytes: u64) -> Result<Arc<Buffer>, MemoryError> {
+        Buffer::in_device(&self.space, bytes).map(Arc::new)
+    }
+
     /// A buffer in the system's memory, which all devices of the machine reach; zeroed. For [`JobSpec::into`].
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use outlive::{Completion, Driver, FenceError, InFlight, JobCx, ResetToken, Times
 
 use super::buffer::Space;
 use super::deliver::Delivery;
-use super::job::{FENCE_OFFSET, SimJob};
+use super::job::SimJob;
 use super::machine::{JobEnd, Machine, Shared};
 use super::unit::{Flights, Flying, RingState};
 use crate::gpu::{
@@ -148,14 +148,12 @@ impl Driver for SimDriver {
             vm: cx.job.space.vm,
             job: cx.job.id,
             hw_time_ns: cx.job.hw_time_ns,
-            commands: control.va(),
+            commands: control.commands,
             commands_bytes: cx.job.commands_bytes,
             fault: cx.job.fault,
         };
-        let Some(page) = control.pages().first().copied() else { return };
         let unit = self.shared.unit();
-        let flying =
-            Flying { job: cx.job.id, unit, queue: info.queue, credits: info.credits, fence: (page, FENCE_OFFSET) };
+        let flying = Flying { job: cx.job.id, unit, queue: info.queue, credits: info.credits, fence: control.fence };
         // Before the doorbell, so that the end finds it.
         if let Err(full) = cx.queue.in_flight.insert(seqno.0, done) {
             return full.completion.not_started(FenceError::Faulted { code: CODE_REFUSED });

@@ -2,7 +2,8 @@
 //!
 //! A [`SimJob`] owns what the hardware may touch. It is born before its job is committed and is dropped by the library,
 //! on the reaper, once the hardware is done; both are reported to the audit. Its control page has the commands at the
-//! start and, in the last eight bytes, the word in which the hardware writes the job's end.
+//! start and, in the last eight bytes, the word in which the hardware writes the job's end. Jobs that belong together may
+//! share control pages, a slot each: see [`JobSpec::commands`].
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -10,10 +11,12 @@ use core::time::Duration;
 use outlive::Dependency;
 
 use super::buffer::{Buffer, Piece, Space};
-use crate::gpu::{Command, FaultKind, JobId, MemoryError, Notify, Observation, PAGE_BYTES, Protection, Va};
+use crate::gpu::{Command, FaultKind, JobId, MemoryError, Notify, Observation, PAGE_BYTES, PageId, Protection, Va};
 
-/// Where in the control page the end is written.
-pub(crate) const FENCE_OFFSET: usize = PAGE_BYTES - 8;
+/// Bytes of a slot for a job's commands and its end, in a buffer that several jobs share.
+pub const SLOT_BYTES: u64 = 128;
+/// Bytes of the word in which the end is written.
+const FENCE_BYTES: u64 = 8;
 /// Where in the control page what a job reads from others is put.
 const SCRATCH_OFFSET: u64 = PAGE_BYTES as u64 / 2;
 /// Pages that `Fill` and each half of `Copy` use.
@@ -82,6 +85,10 @@ pub struct JobSpec {
     pub reads: Vec<Arc<Buffer>>,
     /// Where it writes, instead of to a buffer of its own: one of its client's that is large enough.
     pub into: Option<Arc<Buffer>>,
+    /// Where its commands and its end stand, instead of a page of its own: one of the slots of [`SLOT_BYTES`] of a buffer of
+    /// its client, counted from 0, which no other job has before this one has retired. They must fit: those of [`Work::Spin`]
+    /// without `reads` do.
+    pub commands: Option<(Arc<Buffer>, u32)>,
     /// Called where the payload is dropped, after its memory was given back.
     pub on_drop: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -99,6 +106,7 @@ impl JobSpec {
             after: Vec::new(),
             reads: Vec::new(),
             into: None,
+            commands: None,
             on_drop: None,
         }
     }
@@ -116,6 +124,36 @@ impl fmt::Debug for JobSpec {
     }
 }
 
+/// Where a job's commands and its end stand.
+enum Control {
+    /// In a page of its own.
+    Page(Buffer),
+    /// In a slot of a buffer, from this offset on.
+    Slot(Arc<Buffer>, u64),
+}
+
+impl Control {
+    fn new_slot((buffer, number): (Arc<Buffer>, u32)) -> Self {
+        Self::Slot(buffer, u64::from(number) * SLOT_BYTES)
+    }
+
+    /// Its buffer, where it starts there, and its size.
+    fn place(&self) -> (&Buffer, u64, u64) {
+        match self {
+            Self::Page(page) => (page, 0, PAGE_BYTES as u64),
+            Self::Slot(buffer, start) => (buffer, *start, SLOT_BYTES),
+        }
+    }
+}
+
+/// What the hardware is told of a job's control words.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ControlWords {
+    pub(crate) commands: Va,
+    /// Where the end is written: this page, this offset.
+    pub(crate) fence: (PageId, usize),
+}
+
 /// The payload.
 pub struct SimJob {
     pub(crate) space: Arc<Space>,
@@ -126,7 +164,7 @@ pub struct SimJob {
     pub(crate) commands_bytes: u32,
     bytes: u64,
     /// Taken in the drop, in this order.
-    control: Option<Buffer>,
+    control: Option<Control>,
     data: Option<Arc<Buffer>>,
     reads: Vec<Arc<Buffer>>,
     on_drop: Option<Box<dyn FnOnce() + Send>>,
@@ -149,28 +187,38 @@ impl SimJob {
         if into.as_ref().is_some_and(|into| !into.is_in(space) || into.bytes() < data_bytes) {
             return Err(MemoryError::NoSuchPage);
         }
+        let slot = spec.commands.take();
+        if slot.as_ref().is_some_and(|slot| !fits(space, slot, spec.work, &reads)) {
+            return Err(MemoryError::NoSuchPage);
+        }
         let mut guard = space.shared.lock();
         let machine = &mut *guard;
-        let control = machine.take_piece(space.vm, 1)?;
+        let page = slot.is_none().then(|| machine.take_piece(space.vm, 1)).transpose()?;
         // CAST: at most 2^32 pages of 4 KiB: more the memory does not have.
         let own = into.is_none().then(|| machine.take_piece(space.vm, (data_bytes / PAGE_BYTES as u64) as u32));
         let own = match own.transpose() {
             Ok(own) => own,
             Err(error) => {
-                machine.give_piece_back(space.vm, control, Protection::ReadWrite);
+                if let Some(page) = page {
+                    machine.give_piece_back(space.vm, page, Protection::ReadWrite);
+                }
                 return Err(error);
             }
         };
+        let bytes = page.iter().chain(&own).map(Piece::bytes).sum();
         let data = own.as_ref().map(|own| (own.va(), own.bytes()));
         let data = data.or(into.as_ref().map(|into| (into.va(), data_bytes))).unwrap_or((Va(0), 0));
+        let control = page.map(|page| Control::Page(Buffer::owning(space, page)));
+        let control = control.or(slot.map(Control::new_slot));
         let id = JobId(machine.next_job);
         machine.next_job += 1;
-        let bytes = control.bytes() + own.as_ref().map_or(0, Piece::bytes);
         machine.observe(Observation::PayloadCreated { payload: id.0, job: id, bytes });
         let mut commands = core::mem::take(&mut machine.scratch);
         commands.clear();
-        encode(&mut commands, spec.work, data, &reads, control.va(), id);
-        machine.write(&control, &commands);
+        if let Some((buffer, start, size)) = control.as_ref().map(Control::place) {
+            encode(&mut commands, spec.work, data, &reads, (buffer.va().add(start), size), id);
+            machine.write(buffer.pages(), start, &commands);
+        }
         let commands_bytes = u32::try_from(commands.len()).unwrap_or(u32::MAX);
         machine.scratch = commands;
         drop(guard);
@@ -181,7 +229,7 @@ impl SimJob {
             fault: spec.fault,
             timeout: spec.timeout.unwrap_or(timeout),
             commands_bytes,
-            control: Some(Buffer::owning(space, control)),
+            control,
             bytes,
             data: own.map(|own| Arc::new(Buffer::owning(space, own))).or(into),
             reads,
@@ -207,13 +255,31 @@ impl SimJob {
         self.bytes
     }
 
-    pub(crate) const fn control(&self) -> Option<&Buffer> {
-        self.control.as_ref()
+    /// Nothing after it was dropped.
+    pub(crate) fn control(&self) -> Option<ControlWords> {
+        let (buffer, start, size) = self.control.as_ref()?.place();
+        // CAST: an offset in a buffer, which memory holds.
+        let fence = (start + size - FENCE_BYTES) as usize;
+        let page = *buffer.pages().get(fence / PAGE_BYTES)?;
+        Some(ControlWords { commands: buffer.va().add(start), fence: (page, fence % PAGE_BYTES) })
     }
 }
 
-/// The bytes of the job: its work, a look at what it reads, and the end.
-fn encode(out: &mut Vec<u8>, work: Work, (at, bytes): (Va, u64), reads: &[Arc<Buffer>], control: Va, id: JobId) {
+/// Whether a job can stand in a slot.
+fn fits(space: &Arc<Space>, (buffer, number): &(Arc<Buffer>, u32), work: Work, reads: &[Arc<Buffer>]) -> bool {
+    let ends = (u64::from(*number) + 1) * SLOT_BYTES;
+    buffer.is_in(space) && ends <= buffer.bytes() && matches!(work, Work::Spin) && reads.is_empty()
+}
+
+/// The bytes of the job: its work, a look at what it reads, and the end. `control`: where they stand, and the room there.
+fn encode(
+    out: &mut Vec<u8>,
+    work: Work,
+    (at, bytes): (Va, u64),
+    reads: &[Arc<Buffer>],
+    (control, room): (Va, u64),
+    id: JobId,
+) {
     // CAST: any pattern will do.
     let pattern = id.0 as u32 | 1;
     let half = bytes / 2;
@@ -242,13 +308,18 @@ fn encode(out: &mut Vec<u8>, work: Work, (at, bytes): (Va, u64), reads: &[Arc<Bu
         let scratch = control.add(SCRATCH_OFFSET);
         Command::Copy { source: other.va(), target: scratch, bytes: 64 }.encode(out);
     }
-    let fence = control.add(FENCE_OFFSET as u64);
+    let fence = control.add(room - FENCE_BYTES);
     Command::End { fence, value: id.0, interrupt: Notify::Interrupt }.encode(out);
 }
 
 impl Drop for SimJob {
     fn drop(&mut self) {
-        let (control, data) = (self.control.take(), self.data.take().and_then(Arc::into_inner));
+        let control = match self.control.take() {
+            Some(Control::Page(page)) => Some(page),
+            Some(Control::Slot(buffer, _)) => Arc::into_inner(buffer),
+            None => None,
+        };
+        let data = self.data.take().and_then(Arc::into_inner);
         {
             let mut machine = self.space.shared.lock();
             machine.observe(Observation::PayloadReleased { payload: self.id.0 });

@@ -60,7 +60,7 @@ pub use client::{ClientConfig, ClientError, SimClient, SimQueue, SubmitError, Su
 pub use config::{HostClock, HostConfig, HostError};
 pub use hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT, CODE_REFUSED, SimDriver, SimRing};
 pub use host::{FINISH_MAX, SimHost};
-pub use job::{JobSpec, SimJob, Work};
+pub use job::{JobSpec, SLOT_BYTES, SimJob, Work};
 pub use machine::{EngineStretch, JobEnd};
 
 #[cfg(test)]
