@@ -19,7 +19,7 @@ pub mod built {
 }
 
 /// Commands of the contract that are not built.
-const COMMANDS_NOT_BUILT: &[&str] = &["replay", "serve", "client", "top", "torture", "explain", "trace"];
+const COMMANDS_NOT_BUILT: &[&str] = &["serve", "client", "top", "torture", "explain", "trace"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,6 +27,7 @@ Examples:
   outlive run --clock virtual --json          the same without waiting, for a program to read
   outlive run --print-scenario > mine.toml    start a scenario of your own
   outlive run mine.toml --check               see whether it can run
+  outlive replay trace.csv --clock virtual    the requests of a public trace
   outlive devices                             see what it can run on
 
 Without a command, `outlive` is `outlive run`.";
@@ -38,6 +39,20 @@ Examples:
   outlive run mine.toml --timeline mine.svg   and a picture of who had the hardware when
   outlive run --print-scenario > mine.toml    start a scenario of your own
   outlive run mine.toml --check               see whether it can run";
+
+const REPLAY_EXAMPLES: &str = "\
+A trace is CSV or JSON lines, told apart by its header or keys:
+  TIMESTAMP,ContextTokens,GeneratedTokens               Azure LLM inference trace 2023
+  timestamp,input_length,output_length,hash_ids         Mooncake; arrivals in ticks of 3 s are spread over them
+
+Each request is one prefill job and one decode job for each 8 tokens that it generates, each after the one before.
+Requests go to the clients in turn. How long a token takes is not in the traces: it is assumed.
+
+Examples:
+  outlive replay trace.csv --clock virtual              as fast as this machine can
+  outlive replay trace.jsonl --clock virtual --speed 4  four times as many requests in the same time
+  outlive replay trace.csv --limit 100                  watch the first hundred in real time
+  outlive replay trace.csv --clock virtual --speed 10 --policy fifo --json";
 
 const DEVICES_EXAMPLES: &str = "\
 Example:
@@ -87,6 +102,9 @@ pub enum Command {
     /// Run a workload on a device: a table per client, and the audit
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Run the requests of a public trace: a table per client, and the audit
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(ReplayArgs),
     /// List what can be used here, and why not where not
     #[command(after_help = DEVICES_EXAMPLES)]
     Devices,
@@ -130,11 +148,19 @@ pub struct RunArgs {
     #[arg(long)]
     pub print_scenario: bool,
 
-    /// Take all chance from this number instead of the scenario's
+    /// What it shares with `replay`.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What `run` and `replay` share.
+#[derive(Debug, Clone, Args)]
+pub struct CommonArgs {
+    /// Take all chance from this number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=i64::MAX.unsigned_abs()))]
     pub seed: Option<u64>,
 
-    /// Choose with this policy instead of the scenario's: fair, fifo or round-robin
+    /// Choose with this policy: fair, fifo or round-robin
     #[arg(long, value_name = "POLICY")]
     pub policy: Option<Policy>,
 
@@ -142,7 +168,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub quiet: bool,
 
-    /// What to run on instead of the scenario's device: sim
+    /// What to run on: sim
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
 
@@ -163,8 +189,50 @@ pub struct RunArgs {
     pub frames: Option<PathBuf>,
 
     /// Write a trace: .pftrace, .ftrace or .jsonl
-    #[arg(long, value_name = "FILE", hide = !built::TRACING)]
+    #[arg(long = "trace", id = "trace-file", value_name = "FILE", hide = !built::TRACING)]
     pub trace: Option<PathBuf>,
+}
+
+/// The arguments of `outlive replay`.
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArgs {
+    /// The trace
+    #[arg(value_name = "TRACE")]
+    pub file: PathBuf,
+
+    /// To how many clients the requests go, in turn
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub clients: u32,
+
+    /// So many times as fast as they came
+    #[arg(long, value_name = "X", default_value = "1", value_parser = positive)]
+    pub speed: f64,
+
+    /// Only the first so many requests
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+
+    /// Leave rows out that make no sense, and count them
+    #[arg(long)]
+    pub skip_bad_rows: bool,
+
+    /// Hardware time for each token of a prompt; an assumption
+    #[arg(long, value_name = "US", default_value = "20", value_parser = positive)]
+    pub prefill_us_per_token: f64,
+
+    /// Hardware time for each token generated; an assumption
+    #[arg(long, value_name = "US", default_value = "100", value_parser = positive)]
+    pub decode_us_per_token: f64,
+
+    /// What it shares with `run`.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// A number between a thousandth and a million, both included: beyond that it is a typing mistake.
+fn positive(text: &str) -> Result<f64, &'static str> {
+    let number = text.parse().ok().filter(|number| (0.001..=1e6).contains(number));
+    number.ok_or("expected a number from 0.001 to 1000000")
 }
 
 /// What time a run lives in.
@@ -227,14 +295,14 @@ pub fn parse(args: Vec<OsString>) -> Result<Parsed, Stop> {
         Err(error) => return Err(Stop::bad_input(usage_line(&error.render().to_string()))),
     };
     let command = cli.command.unwrap_or(Command::Run(cli.run));
-    if let Command::Run(run) = &command {
-        run.check_built()?;
-        run.check_outputs()?;
+    if let Command::Run(RunArgs { common, .. }) | Command::Replay(ReplayArgs { common, .. }) = &command {
+        common.check_built()?;
+        common.check_outputs()?;
     }
     Ok(Parsed::Do(command))
 }
 
-impl RunArgs {
+impl CommonArgs {
     fn check_built(&self) -> Result<(), Stop> {
         if let Some(device) = self.device.as_deref() {
             let kind = device.split(':').next().unwrap_or(device);

@@ -1,6 +1,6 @@
 //! The parts of the `outlive` command, as a library so that its tests and its engine can reach them.
 //!
-//! [`args`] reads the command line, [`scenario`] the workload. [`report`] turns what happened into results and a table,
+//! [`args`] reads the command line, [`scenario`] the workload, [`replay`] a trace instead. [`report`] turns what happened into results and a table,
 //! [`timeline`] into a picture, [`frames`] keeps what the clients drew, and [`progress`] shows how far a run is. None of
 //! them knows what executes a scenario; that is [`engine`]. [`vm_replay`] stands beside all that:
 //! it replays address-space scripts.
@@ -19,6 +19,7 @@ pub mod frames;
 mod input;
 pub mod output;
 pub mod progress;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod scenario;
@@ -35,6 +36,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> Exit {
         Parsed::Do(Command::Devices) => output::print(&devices::list()).map(|()| Exit::Ok),
         Parsed::Do(Command::Vm(VmArgs { command: VmCommand::Replay { script } })) => vm_replay::run(&script),
         Parsed::Do(Command::Run(args)) => run::run(&args),
+        Parsed::Do(Command::Replay(args)) => replay::run(&args),
     });
     done.unwrap_or_else(|Stop { exit, message }| {
         eprintln!("{message}");

@@ -1,16 +1,17 @@
-//! `outlive run`: from arguments to a scenario, what is done with it, and what is shown of it. Used by `lib.rs`.
+//! `outlive run`: from arguments to a scenario, what is done with it, and what is shown of it. Used by `lib.rs`, and by
+//! `outlive replay`, which has its scenario from elsewhere.
 
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicBool;
 use std::path::{Path, PathBuf};
 
-use crate::args::{RunArgs, shown};
-use crate::engine::{self, Done, Options};
+use crate::args::{CommonArgs, RunArgs, shown};
+use crate::engine::{self, Done, Options, Request};
 use crate::error::{Exit, Stop};
 use crate::frames::FrameWriter;
 use crate::output;
 use crate::progress::{Progress, Show};
-use crate::report::{counted, table};
+use crate::report::{Replay, counted, table};
 use crate::scenario::{FIRST_LOOK_FILE, Scenario, model};
 use crate::timeline::{self, Picture};
 
@@ -27,10 +28,10 @@ pub fn scenario(args: &RunArgs) -> Result<Scenario, Stop> {
         Some(path) => Scenario::load(path)?,
         None => Scenario::first_look()?,
     };
-    if let Some(seed) = args.seed {
+    if let Some(seed) = args.common.seed {
         scenario.seed = seed;
     }
-    if let Some(policy) = args.policy {
+    if let Some(policy) = args.common.policy {
         scenario.scheduler.policy = policy;
     }
     Ok(scenario)
@@ -51,12 +52,12 @@ pub fn run(args: &RunArgs) -> Result<Exit, Stop> {
         return Err(Stop::not_built("`vm_ids` in arbiter mode"));
     }
     if args.check {
-        if !args.quiet {
+        if !args.common.quiet {
             output::print(&checked_line(args, &scenario))?;
         }
         return Ok(Exit::Ok);
     }
-    execute(args, &scenario)
+    execute(&args.common, &Pictures::of(args), &scenario, None)
 }
 
 fn file_name(args: &RunArgs) -> String {
@@ -74,25 +75,41 @@ fn checked_line(args: &RunArgs, scenario: &Scenario) -> String {
 }
 
 /// Where pictures go.
-struct Pictures {
-    frames: Option<PathBuf>,
-    timeline: Option<PathBuf>,
+pub(crate) struct Pictures {
+    pub(crate) frames: Option<PathBuf>,
+    pub(crate) timeline: Option<PathBuf>,
+}
+
+/// The requests of a trace, for each instance, and what is told of them.
+pub(crate) struct Replayed {
+    pub(crate) requests: Vec<Vec<Request>>,
+    pub(crate) facts: Replay,
 }
 
 impl Pictures {
     /// Those asked for; the built-in scenario shows its own to whoever just tries it.
     fn of(args: &RunArgs) -> Self {
-        let asked = args.frames.is_some() || args.timeline.is_some();
-        if args.file.is_some() || args.json || args.quiet || asked {
-            return Self { frames: args.frames.clone(), timeline: args.timeline.clone() };
+        let CommonArgs { frames, timeline, json, quiet, .. } = &args.common;
+        let asked = frames.is_some() || timeline.is_some();
+        if args.file.is_some() || *json || *quiet || asked {
+            return Self { frames: frames.clone(), timeline: timeline.clone() };
         }
         let folder = Path::new(PICTURES_FOLDER);
         Self { frames: Some(folder.to_owned()), timeline: Some(folder.join("timeline.svg")) }
     }
 }
 
-fn execute(args: &RunArgs, scenario: &Scenario) -> Result<Exit, Stop> {
-    let pictures = Pictures::of(args);
+/// Runs `scenario`, or what is `replayed` in it, and shows what came of it.
+///
+/// # Errors
+///
+/// Why nothing was done, or what could not be written in the end.
+pub(crate) fn execute(
+    args: &CommonArgs,
+    pictures: &Pictures,
+    scenario: &Scenario,
+    replayed: Option<Replayed>,
+) -> Result<Exit, Stop> {
     // Everything that can be refused is, before anything is done: the folder for frames is made last.
     if let Some(path) = &args.timeline {
         output::check_writable_file(path)?;
@@ -100,16 +117,19 @@ fn execute(args: &RunArgs, scenario: &Scenario) -> Result<Exit, Stop> {
     let frames = pictures.frames.as_deref().map(FrameWriter::prepare).transpose()?;
     let interrupted = until_interrupted()?;
     let show = if args.quiet { Show::Never } else { Show::OnTerminal };
-    let done = engine::execute(
+    let (requests, facts) = replayed.map(|replayed| (replayed.requests, replayed.facts)).unzip();
+    let mut done = engine::execute(
         scenario,
         Options {
             clock: args.clock.unwrap_or_default(),
             keep_jobs: pictures.timeline.is_some(),
+            requests: requests.as_deref(),
             frames,
             progress: Progress::new(scenario.run_for_ms, show),
             interrupted: &interrupted,
         },
     )?;
+    done.results.replay = facts;
     let drawn = draw(scenario, &done, pictures.timeline.as_deref());
     if args.json {
         output::print(&done.results.to_json())?;

@@ -51,9 +51,14 @@ fn what_is_printed_is_a_scenario_that_prints_the_same() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for args in
-        [&["--help"][..], &["run", "--help"], &["devices", "--help"], &["vm", "--help"], &["vm", "replay", "--help"]]
-    {
+    for args in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["replay", "--help"],
+        &["devices", "--help"],
+        &["vm", "--help"],
+        &["vm", "replay", "--help"],
+    ] {
         let help = stdout(args);
         assert!(help.contains("Example") && help.contains("\n  outlive "), "{help}");
     }
@@ -72,8 +77,8 @@ fn devices_says_what_and_why_not() {
 
 #[test]
 fn what_is_not_built_is_not_in_the_help_and_says_so() {
-    let help = stdout(&["--help"]) + &stdout(&["run", "--help"]);
-    for command in ["replay", "serve", "client", "top", "torture", "explain", "trace"] {
+    let help = stdout(&["--help"]) + &stdout(&["run", "--help"]) + &stdout(&["replay", "--help"]);
+    for command in ["serve", "client", "top", "torture", "explain", "trace"] {
         assert!(!help.lines().any(|line| line.trim_start().starts_with(command)), "{command} is in {help}");
         for args in [&[command][..], &[command, "--help"], &[command, "stats", "x"]] {
             let output = outlive(args);
@@ -83,7 +88,9 @@ fn what_is_not_built_is_not_in_the_help_and_says_so() {
             assert_eq!(stderr, format!("outlive: `outlive {command}` is not built yet\n"));
         }
     }
-    for args in [&["run", "--trace", "x.jsonl"][..], &["run", "--device", "vulkan:0"]] {
+    for args in
+        [&["run", "--trace", "x.jsonl"][..], &["run", "--device", "vulkan:0"], &["replay", "t", "--trace", "x.jsonl"]]
+    {
         let output = outlive(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("not built yet"), "{args:?}");

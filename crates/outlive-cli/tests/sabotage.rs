@@ -23,6 +23,7 @@ fn run(clients: &str) -> Results {
     let options = Options {
         clock: Clock::Virtual,
         keep_jobs: false,
+        requests: None,
         frames: None,
         progress: Progress::new(scenario.run_for_ms, Show::Never),
         interrupted: &AtomicBool::new(false),

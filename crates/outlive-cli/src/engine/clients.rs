@@ -47,10 +47,10 @@ pub(super) enum Manner {
 }
 
 impl<'a> Instance<'a> {
-    pub(super) fn new(scenario: &'a Scenario, instance: usize, latency_ns: u64, seed: u64) -> Self {
+    pub(super) fn new(scenario: &'a Scenario, instance: usize, script: Script<'a>) -> Self {
         let client = scenario.client_of(instance);
         Self {
-            script: Script::new(client, latency_ns, seed),
+            script,
             life: None,
             followers: Vec::new(),
             cycles: Cycles::default(),

@@ -112,6 +112,7 @@ impl<'a> Ledger<'a> {
             let record = JobRecord {
                 instance,
                 cycle: job.cycle,
+                cycle_jobs: job.cycle_jobs,
                 committed_ns: since(job.committed_ns),
                 ready_ns: job.ready_ns().map(since),
                 stretches: self.stretches.take(job.id.0),

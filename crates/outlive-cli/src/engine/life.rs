@@ -34,6 +34,8 @@ impl Wait {
 pub(super) struct OpenJob {
     pub(super) id: JobId,
     pub(super) cycle: u64,
+    /// How many jobs the cycle has.
+    pub(super) cycle_jobs: u32,
     /// Over all lives, from 1.
     pub(super) number: u64,
     pub(super) committed_ns: u64,
@@ -83,11 +85,23 @@ pub(super) struct Life {
     /// The job before the next.
     pub(super) last: Option<JobFences>,
     pub(super) suspended: bool,
+    /// What the jobs of requests share.
+    pub(super) shared: Shared,
+}
+
+/// What the jobs of a client's requests share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// What they work on.
+    pub(super) data: Option<Arc<Buffer>>,
+    /// The commands of one request.
+    pub(super) commands: Option<Arc<Buffer>>,
 }
 
 impl Life {
     pub(super) const fn new(client: SimClient) -> Self {
-        Self { client: Some(client), jobs: VecDeque::new(), finished: 0, last: None, suspended: false }
+        let shared = Shared { data: None, commands: None };
+        Self { client: Some(client), jobs: VecDeque::new(), finished: 0, last: None, suspended: false, shared }
     }
 
     pub(super) fn add(&mut self, job: OpenJob, fences: JobFences) {

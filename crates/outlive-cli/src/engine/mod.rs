@@ -1,4 +1,4 @@
-//! Executes a scenario on the simulated GPU. Used by `outlive run`.
+//! Executes a scenario, or the requests of a trace, on the simulated GPU. Used by `outlive run` and `outlive replay`.
 //!
 //! ```text
 //!   scenario ──▶ Engine ──submit, kill, close──▶ outlive on the simulated GPU
@@ -41,6 +41,9 @@ use inbox::Inbox;
 use ledger::Ledger;
 use life::Life;
 pub use results::Done;
+pub use script::Request;
+use script::Script;
+pub use submit::command_bytes;
 
 use crate::args::Clock;
 use crate::error::Stop;
@@ -61,6 +64,8 @@ pub struct Options<'a> {
     pub clock: Clock,
     /// Whether to keep every job's record, for a timeline.
     pub keep_jobs: bool,
+    /// What each instance submits, instead of its client's loop.
+    pub requests: Option<&'a [Vec<Request>]>,
     /// Where frames go, if anywhere.
     pub frames: Option<FrameWriter>,
     /// How far it is.
@@ -74,14 +79,15 @@ pub struct Options<'a> {
 /// # Errors
 ///
 /// The device or a thread could not be made; nothing was run then.
-pub fn execute(scenario: &Scenario, options: Options<'_>) -> Result<Done, Stop> {
+pub fn execute(scenario: &Scenario, mut options: Options<'_>) -> Result<Done, Stop> {
     let cannot = |why: &dyn core::fmt::Display| Stop::cannot_run(format_args!("outlive: the simulated GPU: {why}"));
     let host = SimHost::new(words::host_config(scenario, options.clock)).map_err(|error| cannot(&error))?;
     let arbiter = words::arbiter(scenario, host.executor()).map_err(|error| cannot(&error))?;
     let names = scenario.instances.iter().map(|instance| instance.name.clone()).collect();
     // Last, since it starts a thread.
-    let film = options.frames.map(|frames| Film::start(frames, names)).transpose().map_err(|error| cannot(&error))?;
-    let mut engine = Engine::new(scenario, options.clock, options.keep_jobs, host, arbiter, film);
+    let film = options.frames.take().map(|frames| Film::start(frames, names));
+    let film = film.transpose().map_err(|error| cannot(&error))?;
+    let mut engine = Engine::new(scenario, &options, host, arbiter, film);
     engine.fill_agenda();
     engine.run(options.clock, options.interrupted, &options.progress);
     Ok(engine.finish(options.clock))
@@ -90,6 +96,7 @@ pub fn execute(scenario: &Scenario, options: Options<'_>) -> Result<Done, Stop> 
 /// A run under way.
 struct Engine<'a> {
     scenario: &'a Scenario,
+    requests: Option<&'a [Vec<Request>]>,
     host: SimHost,
     /// Chooses who is next, in arbiter mode.
     arbiter: Option<Arbiter>,
@@ -115,30 +122,36 @@ struct Engine<'a> {
 impl<'a> Engine<'a> {
     fn new(
         scenario: &'a Scenario,
-        clock: Clock,
-        keep_jobs: bool,
+        options: &Options<'a>,
         host: SimHost,
         arbiter: Option<Arbiter>,
         film: Option<Film>,
     ) -> Self {
-        let latency_ns = match clock {
+        let latency_ns = match options.clock {
             Clock::Virtual => scenario.submit_latency_us * NS_PER_US,
             // There it costs what it costs.
             Clock::Real => 0,
         };
         let mut seeds = Rng::new(scenario.seed);
-        let mut instances: Vec<Instance<'a>> = (0..scenario.instances.len())
-            .map(|instance| Instance::new(scenario, instance, latency_ns, seeds.next_u64()))
-            .collect();
+        let mut script = |instance: usize| {
+            let (client, seed) = (scenario.client_of(instance), seeds.next_u64());
+            match options.requests {
+                Some(requests) => Script::replaying(client, requests.get(instance).map_or(&[][..], Vec::as_slice)),
+                None => Script::new(client, latency_ns, seed),
+            }
+        };
+        let mut instances: Vec<Instance<'a>> =
+            (0..scenario.instances.len()).map(|instance| Instance::new(scenario, instance, script(instance))).collect();
         for instance in 0..instances.len() {
             if let Some(leader) = scenario.instances[instance].after {
                 instances[leader].followers.push(instance);
             }
         }
         let (epoch_ns, draws) = (host.now().as_ns(), film.is_some());
-        let ledger = Ledger::new(Collector::new(scenario), instances.len(), keep_jobs, film, epoch_ns);
+        let ledger = Ledger::new(Collector::new(scenario), instances.len(), options.keep_jobs, film, epoch_ns);
         Self {
             scenario,
+            requests: options.requests,
             host,
             arbiter,
             inbox: Arc::new(Inbox::default()),
@@ -174,7 +187,9 @@ impl<'a> Engine<'a> {
         for event in 0..self.scenario.events.len() {
             self.schedule(event, self.scenario.events[event].at_ms);
         }
-        self.agenda.add(self.scenario.run_for_ms.saturating_mul(NS_PER_MS), What::End);
+        if self.requests.is_none() {
+            self.agenda.add(self.scenario.run_for_ms.saturating_mul(NS_PER_MS), What::End);
+        }
     }
 
     /// Events after the end of submissions would meet a run that only ends.
@@ -274,8 +289,14 @@ impl<'a> Engine<'a> {
 
     /// Whether nothing is left to happen.
     fn is_over(&mut self) -> bool {
-        let only_the_end = self.agenda.next_ns() == Some(self.scenario.run_for_ms.saturating_mul(NS_PER_MS));
-        if !(self.ending || only_the_end) || !self.instances.iter().all(Instance::submits_nothing) {
+        if !self.instances.iter().all(Instance::submits_nothing) {
+            return false;
+        }
+        let next_ns = self.agenda.next_ns();
+        // A trace has no end but that of its requests.
+        self.ending |= self.requests.is_some() && next_ns.is_none();
+        let only_the_end = next_ns == Some(self.scenario.run_for_ms.saturating_mul(NS_PER_MS));
+        if !(self.ending || only_the_end) {
             return false;
         }
         self.bury();

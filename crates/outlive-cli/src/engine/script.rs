@@ -1,4 +1,4 @@
-//! What one client does next: the loop of a scenario's client, as a plain state machine.
+//! What one client does next: the loop of a scenario's client, or a trace's requests, as a plain state machine.
 //!
 //! ```text
 //!   away ──came──▶ ready ──begin──▶ submitting ──last──▶ syncing ──finished──▶ thinking ──▶ ready
@@ -6,6 +6,8 @@
 //!    │                             └── may begin nothing more ──▶ over
 //!    └── left (killed, closed, its device gone) from anywhere; cycle numbers run on
 //! ```
+//!
+//! With requests, it is ready when the next one arrives and there is nothing to think about or to wait for.
 //!
 //! It is asked ([`Script::next`]) with what can be seen of the client from outside, and answers what to do or to wait for.
 //! Asking again changes nothing until the answer was carried out. It touches neither clock nor device.
@@ -16,6 +18,44 @@ use crate::scenario::model::{Client, FaultKind};
 
 const NS_PER_US: u64 = 1000;
 
+/// One request of a trace: a prefill job, and jobs that decode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// When it arrives, from the start of the run.
+    pub at_ns: u64,
+    /// Hardware time of its first job.
+    pub prefill_ns: u64,
+    /// What that holds of the arbiter's credits.
+    pub prefill_credits: u32,
+    /// How many jobs decode.
+    pub decodes: u32,
+    /// Hardware time of each of them but the last.
+    pub decode_ns: u64,
+    /// Hardware time of the last of them.
+    pub last_decode_ns: u64,
+    /// What each of them holds.
+    pub decode_credits: u32,
+}
+
+impl Request {
+    /// All its jobs.
+    #[must_use]
+    pub const fn jobs(&self) -> u32 {
+        1 + self.decodes
+    }
+
+    /// Hardware time and credits of one job.
+    const fn job(&self, place: u32) -> (u64, u32) {
+        if place == 0 {
+            (self.prefill_ns, self.prefill_credits)
+        } else if place == self.decodes {
+            (self.last_decode_ns, self.decode_credits)
+        } else {
+            (self.decode_ns, self.decode_credits)
+        }
+    }
+}
+
 /// A job to submit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct JobPlan {
@@ -23,10 +63,14 @@ pub(super) struct JobPlan {
     pub(super) cycle: u64,
     /// Which of the cycle, from 0.
     pub(super) place: u32,
+    /// How many the cycle has.
+    pub(super) of: u32,
     /// Which of this instance's jobs, over all incarnations, from 1.
     pub(super) number: u64,
     /// Hardware time.
     pub(super) duration_ns: u64,
+    /// What it holds.
+    pub(super) credits: u32,
     /// What it shall do wrong.
     pub(super) fault: Option<FaultKind>,
 }
@@ -75,6 +119,8 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Script<'a> {
     client: &'a Client,
+    /// Each is a cycle, instead of the client's loop.
+    requests: Option<&'a [Request]>,
     latency_ns: u64,
     rng: Rng,
     phase: Phase,
@@ -85,7 +131,12 @@ pub(super) struct Script<'a> {
 impl<'a> Script<'a> {
     /// Of an instance of `client`; each submission takes `latency_ns`.
     pub(super) const fn new(client: &'a Client, latency_ns: u64, seed: u64) -> Self {
-        Self { client, latency_ns, rng: Rng::new(seed), phase: Phase::Away, cycle: 0, jobs: 0 }
+        Self { client, requests: None, latency_ns, rng: Rng::new(seed), phase: Phase::Away, cycle: 0, jobs: 0 }
+    }
+
+    /// Of an instance that submits each of `requests` whole when it arrives, and nothing else.
+    pub(super) const fn replaying(client: &'a Client, requests: &'a [Request]) -> Self {
+        Self { requests: Some(requests), ..Self::new(client, 0, 0) }
     }
 
     /// The number of the cycle that is next, or under way.
@@ -143,6 +194,17 @@ impl<'a> Script<'a> {
                 self.phase = Phase::Over;
                 Step::Over
             }
+            Phase::Ready if self.requests.is_some() => match self.request() {
+                None => {
+                    self.phase = Phase::Over;
+                    Step::Over
+                }
+                Some(request) if seen.now_ns < request.at_ns => Step::Until(request.at_ns),
+                Some(_) => {
+                    self.plan_job(0, seen.now_ns);
+                    self.next(seen)
+                }
+            },
             Phase::Ready => {
                 let room = usize::try_from(client.depth.saturating_sub(client.jobs_per_cycle)).unwrap_or(usize::MAX);
                 if client.depth > 0 && seen.unfinished > room {
@@ -165,12 +227,14 @@ impl<'a> Script<'a> {
     pub(super) fn submitted(&mut self, now_ns: u64) -> bool {
         let Phase::Submitting { plan, .. } = self.phase else { return false };
         let place = plan.place + 1;
-        if place < self.client.jobs_per_cycle {
+        if place < plan.of {
             self.plan_job(place, now_ns);
             return false;
         }
         self.cycle += 1;
-        if self.client.sync {
+        if self.requests.is_some() {
+            self.phase = Phase::Ready;
+        } else if self.client.sync {
             self.phase = Phase::Syncing;
         } else {
             self.think(now_ns);
@@ -178,11 +242,21 @@ impl<'a> Script<'a> {
         true
     }
 
+    /// The one that is next, or under way.
+    fn request(&self) -> Option<Request> {
+        self.requests?.get(usize::try_from(self.cycle).ok()?).copied()
+    }
+
     fn plan_job(&mut self, place: u32, now_ns: u64) {
         self.jobs += 1;
         let fault = self.client.fault.filter(|fault| self.jobs.is_multiple_of(fault.every)).map(|fault| fault.kind);
-        let duration_ns = self.varied(self.client.duration_us * NS_PER_US).max(1);
-        let plan = JobPlan { cycle: self.cycle, place, number: self.jobs, duration_ns, fault };
+        let Client { jobs_per_cycle, duration_us, credits, .. } = *self.client;
+        let (of, (duration_ns, credits)) = match self.request() {
+            Some(request) => (request.jobs(), request.job(place)),
+            None => (jobs_per_cycle, (self.varied(duration_us * NS_PER_US), credits)),
+        };
+        let duration_ns = duration_ns.max(1);
+        let plan = JobPlan { cycle: self.cycle, place, of, number: self.jobs, duration_ns, credits, fault };
         self.phase = Phase::Submitting { due_ns: now_ns + self.latency_ns, plan };
     }
 

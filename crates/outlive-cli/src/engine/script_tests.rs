@@ -26,7 +26,7 @@ fn a_cycle_is_submitted_waited_for_and_thought_over() {
     script.came();
     assert_eq!(script.next(&seen(0, 0)), Step::Until(5000));
     let first = plan_of(script.next(&seen(5, 0)));
-    assert_eq!(first, JobPlan { cycle: 0, place: 0, number: 1, duration_ns: 100_000, fault: None });
+    assert_eq!(first, JobPlan { cycle: 0, place: 0, of: 2, number: 1, duration_ns: 100_000, credits: 1, fault: None });
     assert_eq!(plan_of(script.next(&seen(5, 0))), first, "asking again changes nothing");
     assert!(!script.submitted(5000));
     assert_eq!(script.next(&seen(5, 1)), Step::Until(10_000));
@@ -104,4 +104,36 @@ fn jitter_varies_within_its_share_and_by_seed() {
     assert_ne!(one, other);
     let (least, most) = (one.iter().min().unwrap(), one.iter().max().unwrap());
     assert!((750_000..770_000).contains(least) && (1_230_000..=1_250_000).contains(most), "{least} to {most}");
+}
+
+#[test]
+fn a_request_is_submitted_whole_when_it_arrives() {
+    let scenario = scenario("duration_us = 1");
+    let us = NS_PER_US;
+    let request = |at_us: u64, decodes| Request {
+        at_ns: at_us * us,
+        prefill_ns: 900 * us,
+        decodes,
+        decode_ns: 80 * us,
+        last_decode_ns: 30 * us,
+        prefill_credits: 3,
+        decode_credits: 1,
+    };
+    let requests = [request(10, 2), request(11, 0)];
+    let mut script = Script::replaying(&scenario.clients[0], &requests);
+    script.came();
+    assert_eq!(script.next(&seen(0, 0)), Step::Until(10_000));
+    let mut durations = Vec::new();
+    for place in 0..3 {
+        let plan = plan_of(script.next(&seen(12, 7)));
+        assert_eq!((plan.cycle, plan.place, plan.of), (0, place, 3));
+        durations.push((plan.duration_ns / us, plan.credits));
+        assert_eq!(script.submitted(12_000), place == 2);
+    }
+    assert_eq!(durations, [(900, 3), (80, 1), (30, 1)]);
+    let late = plan_of(script.next(&seen(12, 9)));
+    assert_eq!((late.cycle, late.of, late.duration_ns), (1, 1, 900_000));
+    assert!(script.submitted(12_000));
+    assert_eq!(script.next(&seen(12, 9)), Step::Over);
+    assert!(script.is_over());
 }

@@ -3,14 +3,24 @@
 use core::time::Duration;
 
 use outlive::{Dependency, Executor, Fence, FenceContext, FenceError, Names, OnError, Refusal};
-use outlive_sim::driver::{JobSpec, SubmitError};
+use outlive_sim::driver::{JobSpec, SLOT_BYTES, SubmitError};
+use outlive_sim::gpu::{MemoryError, PAGE_BYTES};
 
 use super::Engine;
 use super::cycles::{Cycle, Made};
-use super::life::{OpenJob, Wait};
+use super::life::{Life, OpenJob, Wait};
 use super::script::JobPlan;
 use super::words::{fault, policy, work};
 use crate::scenario::model;
+
+/// What all jobs of a client that replays requests work on.
+const SHARED_BYTES: u64 = 64 * 1024;
+
+/// Device memory for the commands of a request of so many jobs: whole pages.
+#[must_use]
+pub fn command_bytes(jobs: u32) -> u64 {
+    (u64::from(jobs) * SLOT_BYTES).next_multiple_of(PAGE_BYTES as u64)
+}
 
 /// What came of a submission.
 pub(super) enum Submission {
@@ -26,9 +36,12 @@ impl Engine<'_> {
         let scenario = self.scenario;
         let client = scenario.client_of(instance);
         let mut spec = JobSpec::new(Duration::from_nanos(plan.duration_ns), work(client.work, plan.number));
-        spec.credits = client.credits;
+        spec.credits = plan.credits;
         spec.fault = plan.fault.map(fault);
         let waits = self.add_dependencies(instance, plan, &mut spec);
+        if self.requests.is_some() && self.share(instance, plan, &mut spec).is_err() {
+            return Submission::NoMemory;
+        }
         let Some(life) = &mut self.instances[instance].life else { return Submission::Gone };
         let Some(handle) = &life.client else { return Submission::Gone };
         let submitted = match handle.submit(spec) {
@@ -43,6 +56,7 @@ impl Engine<'_> {
         let job = OpenJob {
             id: submitted.id,
             cycle: plan.cycle,
+            cycle_jobs: plan.of,
             number: plan.number,
             committed_ns: now_ns,
             finished: submitted.fences.finished(),
@@ -63,13 +77,32 @@ impl Engine<'_> {
         Submission::Done
     }
 
+    /// Lets a job of a request work where all of its client do, and stand among the commands of its request.
+    fn share(&mut self, instance: usize, plan: &JobPlan, spec: &mut JobSpec) -> Result<(), MemoryError> {
+        let Some(Life { client: Some(handle), shared, .. }) = &mut self.instances[instance].life else { return Ok(()) };
+        if shared.data.is_none() {
+            shared.data = Some(handle.buffer(SHARED_BYTES)?);
+        }
+        if plan.place == 0 {
+            shared.commands = Some(handle.buffer(command_bytes(plan.of))?);
+        }
+        spec.into = shared.data.clone();
+        // The last has it all to itself: it is free when that job is done.
+        let commands = if plan.place + 1 == plan.of { shared.commands.take() } else { shared.commands.clone() };
+        spec.commands = commands.map(|commands| (commands, plan.place));
+        Ok(())
+    }
+
     /// Adds what the job of `plan` depends on and reads; gives what it waits for.
     fn add_dependencies(&self, instance: usize, plan: &JobPlan, spec: &mut JobSpec) -> Vec<Wait> {
         let client = self.scenario.client_of(instance);
         let mut waits = Vec::new();
         let last = self.instances[instance].life.as_ref().and_then(|life| life.last.as_ref());
         if let Some(last) = last.filter(|_| client.chain) {
-            waits.push(Wait { job: last.clone(), on_error: policy(client.on_chain_error()) });
+            // What came of one request is nothing to the next.
+            let other_request = self.requests.is_some() && plan.place == 0;
+            let on_error = if other_request { OnError::Run } else { policy(client.on_chain_error()) };
+            waits.push(Wait { job: last.clone(), on_error });
         }
         let on_error = policy(client.on_after_error());
         match self.other(instance, plan.cycle) {

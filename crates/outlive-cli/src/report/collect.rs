@@ -103,7 +103,6 @@ impl<'a> Collector<'a> {
     ///
     /// See [`Collector::client_came`].
     pub fn job(&mut self, job: &JobRecord) {
-        let jobs_per_cycle = self.scenario.client_of(job.instance).jobs_per_cycle;
         let gathered = &mut self.instances[job.instance];
         gathered.submitted += 1;
         match job.outcome {
@@ -119,7 +118,7 @@ impl<'a> Collector<'a> {
         if let (Some(ready), Some(started)) = (job.ready_ns, job.started_ns()) {
             gathered.waits_ns.push(started.saturating_sub(ready));
         }
-        gathered.add_to_cycle(job, jobs_per_cycle);
+        gathered.add_to_cycle(job);
     }
 
     /// The results, once everything is retired.
@@ -152,6 +151,7 @@ impl<'a> Collector<'a> {
             mode: scenario.scheduler.mode.word().to_owned(),
             policy: scenario.scheduler.policy.word().to_owned(),
             seed: scenario.seed,
+            replay: None,
             interrupted: facts.interrupted,
             elapsed_us: facts.elapsed_ns / NS_PER_US,
             device_busy: ratio(all.within_ns(0, u64::MAX), engine_time_ns),
@@ -164,7 +164,7 @@ impl<'a> Collector<'a> {
 }
 
 impl Gathered {
-    fn add_to_cycle(&mut self, job: &JobRecord, jobs_per_cycle: u32) {
+    fn add_to_cycle(&mut self, job: &JobRecord) {
         let cycle = self.open_cycles.entry(job.cycle).or_insert_with(|| {
             self.cycles += 1;
             OpenCycle { jobs: 0, all_ok: true, first_committed_ns: u64::MAX, last_finished_ns: 0 }
@@ -173,7 +173,7 @@ impl Gathered {
         cycle.all_ok &= job.outcome == Outcome::Ok;
         cycle.first_committed_ns = cycle.first_committed_ns.min(job.committed_ns);
         cycle.last_finished_ns = cycle.last_finished_ns.max(job.finished_ns);
-        if cycle.jobs == jobs_per_cycle {
+        if cycle.jobs == job.cycle_jobs {
             if cycle.all_ok {
                 self.cycle_times_ns.push(cycle.last_finished_ns.saturating_sub(cycle.first_committed_ns));
             }

@@ -26,6 +26,7 @@ fn job(instance: usize, cycle: u64, committed: u64, from: u64, to: u64) -> JobRe
     JobRecord {
         instance,
         cycle,
+        cycle_jobs: 1,
         committed_ns: committed * MS,
         ready_ns: Some(committed * MS),
         stretches: vec![Stretch { engine: 0, from_ns: from * MS, to_ns: to * MS }],
@@ -128,14 +129,15 @@ fn cycle_times_are_over_whole_cycles_that_went_well() {
     let scenario = scenario("[[client]]\nname = \"a\"\nduration_us = 1\njobs_per_cycle = 2");
     let mut collector = Collector::new(&scenario);
     collector.client_came(0, 0);
+    let job = |cycle, committed, from, to| JobRecord { cycle_jobs: 2, ..job(0, cycle, committed, from, to) };
     // From the first commit at 1 to the last end at 9.
-    collector.job(&job(0, 0, 2, 5, 9));
-    collector.job(&job(0, 0, 1, 2, 5));
+    collector.job(&job(0, 2, 5, 9));
+    collector.job(&job(0, 1, 2, 5));
     // One of two failed.
-    collector.job(&job(0, 1, 10, 10, 12));
-    collector.job(&JobRecord { outcome: Outcome::Faulted, ..job(0, 1, 10, 12, 14) });
+    collector.job(&job(1, 10, 10, 12));
+    collector.job(&JobRecord { outcome: Outcome::Faulted, ..job(1, 10, 12, 14) });
     // Killed between the two.
-    collector.job(&job(0, 2, 20, 20, 22));
+    collector.job(&job(2, 20, 20, 22));
     let results = collector.finish(facts(100));
     assert_eq!(results.clients[0].cycles, 3);
     let expected = Percentiles { p50: Some(8000), p99: Some(8000), max: Some(8000) };

@@ -9,6 +9,8 @@ pub struct JobRecord {
     pub instance: usize,
     /// In which of the client's cycles; numbers run on across incarnations.
     pub cycle: u64,
+    /// How many jobs that cycle has.
+    pub cycle_jobs: u32,
     /// When it was submitted.
     pub committed_ns: u64,
     /// When all it depended on was done; absent if it ended before. Never earlier than `committed_ns`.

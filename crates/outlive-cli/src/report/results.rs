@@ -29,6 +29,9 @@ pub struct Results {
     pub policy: String,
     /// Of all chance.
     pub seed: u64,
+    /// What was replayed; absent for a scenario.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
     /// Whether somebody ended it early.
     pub interrupted: bool,
     /// From the start until everything was retired.
@@ -64,6 +67,27 @@ impl Results {
             (true, false) => Exit::Ok,
         }
     }
+}
+
+/// A trace, and how it was replayed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Replay {
+    /// The file.
+    pub trace: String,
+    /// `azure-llm-2023` or `mooncake`.
+    pub format: String,
+    /// All of them, or as many as were wanted.
+    pub requests: u64,
+    /// Rows that made no sense and were left out.
+    pub bad_rows: u64,
+    /// So many times as fast as they came.
+    pub speed: f64,
+    /// Assumed, for each token of a prompt.
+    pub prefill_us_per_token: f64,
+    /// Assumed, for each token generated.
+    pub decode_us_per_token: f64,
+    /// That, in words.
+    pub assumption: String,
 }
 
 /// One instance, over all its incarnations.

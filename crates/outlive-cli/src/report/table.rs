@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Row, Table, TableStyle};
 
-use super::results::{ClientResult, Failed, GroupResult, Percentiles, Results};
+use super::results::{ClientResult, Failed, GroupResult, Percentiles, Replay, Results};
 use super::verdict;
 use super::words::{counted, duration, grouped, percent, shortened, wrapped};
 
@@ -97,7 +97,25 @@ fn head(results: &Results, style: Style) -> String {
         counted(results.resets, "reset"),
         if results.interrupted { "; interrupted" } else { "" },
     );
-    format!("{}\n{}\n", style.paint(&results.scenario, BOLD), wrapped("", &facts, style.text_width()))
+    let replayed = results.replay.as_ref().map(|replay| replayed(replay, results.clients.len(), style));
+    let facts = wrapped("", &facts, style.text_width());
+    format!("{}\n{facts}\n{}", style.paint(&results.scenario, BOLD), replayed.unwrap_or_default())
+}
+
+/// What was replayed, and what was assumed of it.
+fn replayed(replay: &Replay, clients: usize, style: Style) -> String {
+    let Replay { format, requests, bad_rows, speed, assumption, .. } = replay;
+    let mut facts = format!("{} ({format})", counted(*requests, "request"));
+    if *bad_rows > 0 {
+        facts += &format!(", {} left out", counted(*bad_rows, "bad row"));
+    }
+    // CAST: usize to u64 only widens where this runs.
+    let clients = counted(clients as u64, "client");
+    facts += &match *speed {
+        1.0 => format!(", as they came, to {clients} in turn"),
+        _ => format!(", {speed} times as fast as they came, to {clients} in turn"),
+    };
+    format!("{}\n{}\n", wrapped("", &facts, style.text_width()), wrapped("", assumption, style.text_width()))
 }
 
 /// Members stand below their group, which stands where its first member would.
@@ -106,7 +124,8 @@ fn clients(results: &Results, style: Style) -> String {
     table
         .set_content_arrangement(ContentArrangement::Disabled)
         .load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
-    table.set_header(header(style));
+    // A trace's cycles are its requests.
+    table.set_header(header(style, if results.replay.is_some() { "request\nmedian" } else { "cycle\nmedian" }));
     let mut shown = 0;
     let mut groups_shown: Vec<&str> = Vec::new();
     for client in &results.clients {
@@ -152,7 +171,7 @@ fn clients(results: &Results, style: Style) -> String {
     text
 }
 
-fn header(style: Style) -> Vec<&'static str> {
+fn header(style: Style, cycle: &'static str) -> Vec<&'static str> {
     if style.is_wide() {
         vec![
             "\nclient",
@@ -165,22 +184,12 @@ fn header(style: Style) -> Vec<&'static str> {
             "wait\nmedian",
             "\n99 %",
             "\nmax",
-            "cycle\nmedian",
+            cycle,
             "\n99 %",
             "\nmax",
         ]
     } else {
-        vec![
-            "\nclient",
-            "\njobs",
-            "\nfailed",
-            "device\ntime",
-            "\nshare",
-            "wait\nmedian",
-            "\n99 %",
-            "cycle\nmedian",
-            "\n99 %",
-        ]
+        vec!["\nclient", "\njobs", "\nfailed", "device\ntime", "\nshare", "wait\nmedian", "\n99 %", cycle, "\n99 %"]
     }
 }
 

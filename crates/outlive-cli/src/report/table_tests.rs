@@ -34,6 +34,7 @@ fn results() -> Results {
         mode: "arbiter".to_owned(),
         policy: "round-robin".to_owned(),
         seed: 1,
+        replay: None,
         interrupted: false,
         elapsed_us: 2_000_123,
         device_busy: 0.97,

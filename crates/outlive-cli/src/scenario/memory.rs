@@ -61,7 +61,7 @@ impl core::error::Error for Shortage {}
 /// # Errors
 ///
 /// What is wrong, and what was expected.
-pub(super) fn check_host(memory_mib: u64) -> Result<(), (String, String)> {
+pub(crate) fn check_host(memory_mib: u64) -> Result<(), (String, String)> {
     let Some(host_mib) = host_bytes().map(|bytes| bytes / MIB) else { return Ok(()) };
     if memory_mib <= host_mib {
         return Ok(());

@@ -45,6 +45,7 @@ fn made(clients: usize, engines: usize, jobs: u64) -> Made {
         records.push(JobRecord {
             instance: client,
             cycle: number / clients as u64,
+            cycle_jobs: 1,
             committed_ns,
             ready_ns: has_run.then_some(committed_ns + (from_ns - committed_ns) / 3),
             stretches: if has_run {
