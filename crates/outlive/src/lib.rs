@@ -118,7 +118,8 @@ pub use fence::{
 };
 pub use mem::AllocError;
 pub use queue::{
-    Completion, Dependency, Drained, Full, InFlight, JOB_BYTES, Job, JobFences, JobQueue, LIMIT_MAX, OnError,
-    OpenError, Pending, QueueConfig, QueueStatus, Refusal, ReserveError, Reserved, Times,
+    Completion, Dependency, Drained, Full, InFlight, JOB_BYTES, Job, JobFences, JobQueue, LIMIT_MAX, LongQueue,
+    LongReserved, Off, OnError, OpenError, Pending, PreemptToken, QueueConfig, QueueStatus, Ready, Refusal,
+    ReserveError, Reserved, Restart, Times,
 };
 pub use time::Time;

@@ -9,6 +9,7 @@
     reason = "a test: it has std and may panic"
 )]
 
+#[expect(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
 use common::{Call, Rig, SOON, error, ok, pending};

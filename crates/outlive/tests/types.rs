@@ -12,10 +12,10 @@ use core::marker::PhantomData;
 use outlive::{
     Acquired, AllocError, Cause, Charges, Completion, ContainerError, Dependency, Device, DeviceConfig, Drained,
     Driver, Executor, ExecutorBuilder, Fence, FenceContext, FenceError, FenceFuture, Full, Hook, InFlight, JOB_BYTES,
-    Job, JobCx, JobFences, JobInfo, JobQueue, Lane, Names, OnError, OpenError, Pending, Principal, Quarantine,
-    QueueConfig, QueueStatus, Refusal, Refused, Registration, ReserveError, Reserved, ResetScope, ResetToken, Retired,
-    Signaler, Status, Time, Timeline, TimelineError, Times, Unpublished, UserFence, UserSource, Verdict, WaitError,
-    check, pool, sched, sync, trace,
+    Job, JobCx, JobFences, JobInfo, JobQueue, Lane, LongQueue, LongReserved, Names, Off, OnError, OpenError, Pending,
+    PreemptToken, Principal, Quarantine, QueueConfig, QueueStatus, Ready, Refusal, Refused, Registration, ReserveError,
+    Reserved, ResetScope, ResetToken, Restart, Retired, Signaler, Status, Time, Timeline, TimelineError, Times,
+    Unpublished, UserFence, UserSource, Verdict, WaitError, check, pool, sched, sync, trace,
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any, const_assert, const_assert_eq};
 use std::io::Write;
@@ -79,6 +79,11 @@ table! {
     Signaler: Send Sync, not Clone Copy Default;
     Completion: Send Sync, not Clone Copy Default;
     ResetToken: Send, not Clone Copy;
+    PreemptToken: Send, not Clone Copy;
+    Off: Send, not Clone Copy;
+    Ready: Send, not Clone Copy;
+    Restart: Send, not Clone Copy;
+    LongReserved<Shares>: Send Sync, not Clone Copy;
     Reserved<Shares>: Send Sync, not Clone Copy;
     Reserved<Moves>: Send, not Sync Clone;
 }
@@ -87,6 +92,7 @@ table! {
 table! {
     Device<Moves>: Send Sync Clone;
     JobQueue<Moves>: Send Sync, not Clone;
+    LongQueue<Moves>: Send Sync, not Clone;
     JobCx<'static, Shares>: Send Sync;
     JobCx<'static, Moves>: Send, not Sync;
     InFlight: Send Sync;

@@ -6,6 +6,8 @@
 //! | `acquire`, `run` | signalling lane, or the submitter's thread (bypass) | no | no | none |
 //! | `release` | where the job completes, interrupts included | no | no | none |
 //! | `timed_out`, `cancel` | signalling lane | no | no | none |
+//! | `preempt`, `restore` | signalling lane | no | no: answer later through the token | none |
+//! | `resume` | reaper lane | yes | yes | none |
 //! | `reset`, `unplug` | signalling lane | no | no: answer later through the token | none |
 //! | `waits_natively` | the submitter's thread, or the signalling lane | no | no | none |
 //! | `Drop` of a payload, of `Queue`, of the driver | reaper lane (a payload also in `reserve`) | yes | yes | none |
@@ -14,7 +16,7 @@
 //! queues may. A call that panics meets a drop guard: the panic goes on, the job fails, and the queue is closed.
 
 use crate::fence::{Cause, Fence};
-use crate::queue::Completion;
+use crate::queue::{Completion, Off, PreemptToken};
 use crate::time::Time;
 use crate::trace::FenceId;
 use core::fmt;
@@ -59,6 +61,26 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// the hardware cannot, so a reset follows.
     fn cancel(&self, cx: &mut JobCx<'_, Self>) {
         let _ = cx;
+    }
+
+    /// Takes the context of a long-running queue off the hardware, its jobs kept, and says through `token` when it is. May
+    /// answer later. Default: it cannot, so its jobs are taken off as hung ones are.
+    fn preempt(&self, queue: u64, ring: &mut Self::Queue, token: PreemptToken) {
+        let _ = (queue, ring);
+        token.failed();
+    }
+
+    /// Puts back what `preempt` took off: its jobs go on.
+    fn restore(&self, queue: u64, ring: &mut Self::Queue) {
+        let _ = (queue, ring);
+    }
+
+    /// A long-running context was taken off because somebody waits for its memory, and may come back: allocate the next
+    /// preempt fence, lock and validate what it uses, publish the fence there, restart. Not while anybody who waited still
+    /// needs the memory: take the reservations' turn. Default: it stays off until [`LongQueue::off`](crate::LongQueue::off)
+    /// is asked.
+    fn resume(&self, off: Off) {
+        drop(off);
     }
 
     /// Resets the engine of one queue or the whole device, and says through `token` whether DMA is now impossible. May

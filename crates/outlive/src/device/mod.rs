@@ -20,7 +20,8 @@ use crate::exec::{Executor, next_id, next_ids};
 use crate::fence::context::info;
 use crate::fence::{Names, UserFence};
 use crate::mem::shared::Ref;
-use crate::queue::shared::QueueInner;
+use crate::queue::long::LongShared;
+use crate::queue::shared::{Parts, QueueInner};
 use crate::queue::turn::{Caller, Place};
 use crate::queue::{Drained, JobQueue, OpenError, QueueConfig};
 use crate::sched::{ArbiterShared, BadWeight, Refused};
@@ -111,6 +112,15 @@ impl<D: Driver> Device<D> {
     /// # Errors
     /// [`OpenError`].
     pub fn queue(&self, config: QueueConfig, ring: D::Queue) -> Result<JobQueue<D>, OpenError> {
+        self.open(config, ring, None)
+    }
+
+    pub(crate) fn open(
+        &self,
+        config: QueueConfig,
+        ring: D::Queue,
+        long: Option<LongShared>,
+    ) -> Result<JobQueue<D>, OpenError> {
         BadWeight::check(config.share.weight)?;
         BadWeight::check(config.share.group_weight)?;
         let config = config.clamp();
@@ -121,10 +131,10 @@ impl<D: Driver> Device<D> {
         let caller = place.as_ref().map(|place| (place.arbiter.clone(), place.number));
         let names = Names { driver: self.inner.shared.name, timeline: config.name };
         let info = info(&self.executor, names, config.client, self.inner.shared.id, next_ids(3))?;
-        let (source, drained) = UserFence::new(&self.executor, "queue drained")?;
-        let inner = Object::try_new(self.executor.hub(), |header| {
-            QueueInner::new(header, &self.inner, info, config, place, source, ring)
-        })?;
+        let (drain_source, drained) = UserFence::new(&self.executor, "queue drained")?;
+        let parts = Parts { info, place, drain_source, long };
+        let inner =
+            Object::try_new(self.executor.hub(), |header| QueueInner::new(header, &self.inner, config, parts, ring))?;
         let device_is_there = self.inner.shared.enlist(&inner.shared);
         inner.shared.trace_change(crate::trace::QueueChange::Opened);
         let called = caller.is_none_or(|(arbiter, number)| arbiter.enlist(number, Caller::new(&inner.shared)));
@@ -134,6 +144,10 @@ impl<D: Driver> Device<D> {
             (false, _) => Err(OpenError::DeviceLost),
             (true, false) => Err(OpenError::ArbiterGone),
         }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.inner.shared.name
     }
 
     /// A place for a new queue with `arbiter`.

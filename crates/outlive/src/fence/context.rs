@@ -62,6 +62,8 @@ struct ContextInner {
     header: ObjectHeader,
     info: Ref<ContextInfo>,
     watchdog: Duration,
+    /// The watchdog's time begins with [`Signaler::start_clock`], not with the publication.
+    clock_later: bool,
     work: LaneNode,
     state: Lock<class::ContextState, Order>,
 }
@@ -90,7 +92,8 @@ struct Bare {
 
 #[derive(Clone, Copy)]
 struct Produced {
-    published: Time,
+    /// Since when its watchdog runs; `NEVER`: not yet.
+    since: Time,
     result: Option<(Result<(), FenceError>, Time)>,
 }
 
@@ -123,7 +126,7 @@ fn allocate(info: Ref<ContextInfo>) -> Result<NonNull<Bare>, AllocError> {
         state: State::new(Slot::First),
         link: Link::new(),
         decided: AtomicU32::new(0),
-        producer: UnsafeCell::new(Produced { published: Time::ZERO, result: None }),
+        producer: UnsafeCell::new(Produced { since: Time::ZERO, result: None }),
     };
     // SAFETY: fresh memory of this layout.
     unsafe { block.write(bare) };
@@ -145,6 +148,15 @@ impl FenceContext {
     /// # Errors
     /// [`AllocError`].
     pub fn with_watchdog(executor: &Executor, names: Names<'_>, watchdog: Duration) -> Result<Self, AllocError> {
+        Self::make(executor, names, watchdog, false)
+    }
+
+    /// A context whose producers' time begins when somebody waits for their fence: preempt fences.
+    pub(crate) fn with_clock_later(executor: &Executor, names: Names<'_>) -> Result<Self, AllocError> {
+        Self::make(executor, names, WATCHDOG_DEFAULT, true)
+    }
+
+    fn make(executor: &Executor, names: Names<'_>, watchdog: Duration, clock_later: bool) -> Result<Self, AllocError> {
         let info = info(executor, names, 0, 0, next_id())?;
         let hub = executor.hub();
         let inner = Object::try_new(hub, |header| {
@@ -153,6 +165,7 @@ impl FenceContext {
                 header,
                 info,
                 watchdog: watchdog.min(WATCHDOG_DEFAULT),
+                clock_later,
                 work: LaneNode::new(Task::Run(watch)),
                 state: Lock::new(Order { pending: List::new(), last_seqno: 0, passing: false, timer }),
             })
@@ -206,12 +219,12 @@ impl Unpublished {
             // ORDERING: the number is published with the handle itself.
             bare.header.seqno.store(order.last_seqno, Ordering::Relaxed);
             // SAFETY: the context's lock is held.
-            unsafe { (*bare.producer.get()).published = now };
+            unsafe { (*bare.producer.get()).since = if inner.clock_later { Time::NEVER } else { now } };
             // The order's own count.
             core::mem::forget(fence.clone());
             // SAFETY: a fresh block is in no list; its count keeps it in place; the lock is held.
             unsafe { order.pending.push_back(NonNull::from(&bare.link)) };
-            inner.arm(&mut order, now.after(inner.watchdog))
+            !inner.clock_later && inner.arm(&mut order, now.after(inner.watchdog))
         };
         if kick {
             hub.kick(Lane::Signalling);
@@ -241,6 +254,22 @@ impl Signaler {
     pub fn signal_at(mut self, result: Result<(), FenceError>, at: Time) {
         if let Some(fence) = self.fence.take() {
             self.inner.decide(&fence, result, at);
+        }
+    }
+
+    /// In a context of [`FenceContext::with_clock_later`], with one pending fence at a time: its watchdog's time begins.
+    pub(crate) fn start_clock(&self) {
+        let Some(fence) = &self.fence else { return };
+        let hub = self.inner.header.hub();
+        let now = hub.now();
+        let kick = {
+            let mut order = self.inner.state.lock();
+            // SAFETY: the context's lock is held.
+            unsafe { (*Bare::of(fence).producer.get()).since = now };
+            self.inner.arm(&mut order, now.after(self.inner.watchdog))
+        };
+        if kick {
+            hub.kick(Lane::Signalling);
         }
     }
 
@@ -348,8 +377,8 @@ impl ContextInner {
         loop {
             let mut order = self.state.lock();
             hub.timers.fired(&mut order.timer, now);
-            let Some((bare, published)) = order.first_undecided() else { return };
-            let due = published.after(self.watchdog);
+            let Some((bare, since)) = order.first_undecided() else { return };
+            let due = since.after(self.watchdog);
             if due > now {
                 self.arm(&mut order, due);
                 return;
@@ -366,7 +395,7 @@ impl ContextInner {
 }
 
 impl Order {
-    /// The oldest fence without a result, and when it was published. Others before it are decided: somebody is about to
+    /// The oldest fence without a result, and since when its watchdog runs. Others before it are decided: somebody is about to
     /// signal them.
     fn first_undecided<'a>(&self) -> Option<(&'a Bare, Time)> {
         let mut at = self.pending.front();
@@ -377,7 +406,7 @@ impl Order {
             let produced = unsafe { *bare.producer.get() };
             // ORDERING: a producer that has just decided gives its result under the lock next.
             if produced.result.is_none() && bare.decided.load(Ordering::Relaxed) == 0 {
-                return Some((bare, produced.published));
+                return Some((bare, produced.since));
             }
             // SAFETY: in the order, whose lock is held.
             at = unsafe { self.pending.next(link) };

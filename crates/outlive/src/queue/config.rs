@@ -22,6 +22,7 @@ pub struct QueueConfig {
     pub(crate) progress_cap: Duration,
     pub(crate) drain: Duration,
     pub(crate) suspend_limit: Duration,
+    pub(crate) preempt_timeout: Duration,
     pub(crate) pipelined: bool,
     pub(crate) bypass: bool,
     pub(crate) principal: Option<Principal>,
@@ -47,6 +48,7 @@ impl QueueConfig {
             progress_cap: LIMIT_MAX,
             drain: Duration::from_secs(2),
             suspend_limit: LIMIT_MAX,
+            preempt_timeout: Duration::from_secs(1),
             pipelined: false,
             bypass: true,
             principal: None,
@@ -128,6 +130,14 @@ impl QueueConfig {
         self
     }
 
+    /// For a long-running queue: how long the driver may take to take its context off the hardware, before the queue is closed
+    /// and its jobs are taken off by force. At most [`LIMIT_MAX`], which leaves no time for the force; default 1 s.
+    #[must_use]
+    pub const fn preempt_timeout(mut self, timeout: Duration) -> Self {
+        self.preempt_timeout = timeout;
+        self
+    }
+
     /// Promises that the hardware executes this queue's jobs strictly in order, so that a dependency on an earlier job of the
     /// same queue (the newest, if several are named) needs no wait at all: it is handed over behind that one, and fails when
     /// it ends if that one failed. Default false: it starts when that one has finished.
@@ -169,6 +179,7 @@ impl QueueConfig {
         self.progress_cap = self.progress_cap.min(LIMIT_MAX);
         self.drain = self.drain.min(LIMIT_MAX);
         self.suspend_limit = self.suspend_limit.min(LIMIT_MAX);
+        self.preempt_timeout = self.preempt_timeout.min(LIMIT_MAX);
         self
     }
 }
@@ -374,6 +385,8 @@ pub enum OpenError {
     ArbiterGone,
     /// The arbiter is for queues of another executor.
     OtherExecutor,
+    /// A long-running queue would keep an arbiter's credits for ever.
+    LongWithArbiter,
 }
 
 impl From<BadWeight> for OpenError {
@@ -399,6 +412,7 @@ impl fmt::Display for OpenError {
                 write!(f, "the arbiter has its {most} queues: close one, or make one for more")
             }
             Self::ArbiterGone => f.write_str("the arbiter is gone: make another"),
+            Self::LongWithArbiter => f.write_str("a long-running queue cannot have an arbiter: its jobs need not end"),
             Self::OtherExecutor => f.write_str("the arbiter is on another executor than the device: use one for both"),
         }
     }

@@ -360,6 +360,9 @@ impl QueueShared {
         let active = active.unwrap_or_else(|| at.since(state.cells(job).started));
         state.settle(job, at, active);
         self.report_end(state, job, active);
+        if state.is_ending() {
+            self.poke();
+        }
     }
 
     /// On the lane: gives back what jobs hold that the device ended.

@@ -24,7 +24,7 @@
 //! `config` what a submitter says · `submit` reserve and commit · `merge` dependencies merged · `pending` commits to come ·
 //! `order` the order, a plain state machine · `dispatch`
 //! starting · `complete` ending · `pass` signalling in order · `pump` the work on the lanes, timeouts · `deps`
-//! dependencies · `turn` the arbiter · `disposal` who decides · `job` the block of memory · `shared` what holds it together.
+//! dependencies · `long` long-running contexts · `turn` the arbiter · `disposal` who decides · `job` the block of memory · `shared` what holds it together.
 
 mod complete;
 mod config;
@@ -33,6 +33,7 @@ pub(crate) mod dispatch;
 mod disposal;
 mod inflight;
 pub(crate) mod job;
+pub(crate) mod long;
 mod merge;
 mod order;
 mod pass;
@@ -45,6 +46,8 @@ pub(crate) mod turn;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(all(test, shuttle, not(loom)))]
+mod shuttle_long;
+#[cfg(all(test, shuttle, not(loom)))]
 mod shuttle_teardown;
 #[cfg(all(test, shuttle, not(loom)))]
 mod shuttle_tests;
@@ -52,6 +55,7 @@ mod shuttle_tests;
 pub use complete::{Completion, Times};
 pub use config::{Dependency, Job, LIMIT_MAX, OnError, OpenError, QueueConfig, Refusal, ReserveError};
 pub use inflight::{Full, InFlight};
+pub use long::{LongQueue, LongReserved, Off, PreemptToken, Ready, Restart};
 pub use pending::Pending;
 pub use submit::{JobFences, Reserved};
 
@@ -63,7 +67,7 @@ use crate::sched::{BadWeight, Priority, Share};
 use crate::sync::atomic::Ordering;
 use core::fmt;
 use core::time::Duration;
-use shared::QueueInner;
+use shared::{QueueInner, QueueShared};
 
 /// A handle on one queue of a device. Dropping it closes the queue; nothing waits for that.
 pub struct JobQueue<D: Driver> {
@@ -98,6 +102,10 @@ impl<D: Driver> JobQueue<D> {
         D::Queue: Default,
     {
         Device::new(&crate::Executor::global(), driver)?.queue(QueueConfig::default(), D::Queue::default())
+    }
+
+    pub(super) fn shared(&self) -> &QueueShared {
+        &self.inner.shared
     }
 
     pub(crate) const fn from_parts(inner: Object<QueueInner<D>>, drained: UserFence, device: Device<D>) -> Self {

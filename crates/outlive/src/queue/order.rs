@@ -17,6 +17,7 @@
 use super::config::dependency_failed;
 use super::disposal::Hardware;
 use super::job::{Cells, JobCore, Stage, Step};
+use super::long::LongState;
 use super::turn::Turn;
 use crate::exec::timer::Timer;
 use crate::fence::{Fence, FenceError, Slot, Status};
@@ -86,6 +87,8 @@ pub(crate) struct QueueState {
     /// The earliest `due` of a running or pending job, or earlier.
     pub(crate) next_due: Time,
     pub(crate) timer: Timer,
+    /// Where it is a long-running queue.
+    pub(crate) long: Option<LongState>,
 }
 
 // SAFETY: the pointers are to jobs in this queue's lists, and go with the lock.
@@ -105,7 +108,7 @@ pub(crate) enum Next {
 }
 
 impl QueueState {
-    pub(crate) fn new(credits: u32, timer: Timer) -> Self {
+    pub(crate) fn new(credits: u32, timer: Timer, long: Option<LongState>) -> Self {
         Self {
             order: List::new(),
             next_finish: None,
@@ -137,6 +140,7 @@ impl QueueState {
             clock_paused: None,
             next_due: Time::NEVER,
             timer,
+            long,
         }
     }
 
@@ -184,7 +188,7 @@ impl QueueState {
         if self.refuse.is_some() && !sabotage::is(Sabotage::StartAfterClose) {
             return Next::Nothing;
         }
-        if self.suspended_at.is_some() || self.held || self.overdue > 0 {
+        if self.suspended_at.is_some() || self.held || self.overdue > 0 || self.is_parked() {
             return Next::Blocked(Blocked::Suspended);
         }
         // ORDERING: Acquire pairs with the last `count_down`: the verdict of a failed dependency is seen.

@@ -111,6 +111,7 @@ impl QueueShared {
             state = self.pump_timed(state);
         }
         state = self.release_settled(state);
+        state = self.poll_preempt(state);
         state = self.pass(state);
         state = self.dispatch(state, Who::Lane);
         let due = state.next_due;
@@ -142,6 +143,7 @@ impl QueueShared {
             self.withdraw(&mut state);
         }
         let suspension_ends = suspended_until.filter(|until| *until > now).unwrap_or(Time::NEVER);
+        let suspension_ends = suspension_ends.min(state.preempt_due(now));
         if state.clock_paused.is_some() {
             // Nobody's time runs. Whoever resumes the clock sees to the rest.
             state.next_due = suspension_ends;

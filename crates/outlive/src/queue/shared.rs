@@ -17,6 +17,7 @@ use super::complete::Completion;
 use super::config::QueueConfig;
 use super::dispatch;
 use super::job::{JobCore, Stage};
+use super::long::{self, LongShared, LongState, Off, PreemptToken};
 use super::order::QueueState;
 use super::pump;
 use super::turn::Place;
@@ -49,9 +50,11 @@ pub(crate) struct QueueShared {
     pub(crate) info: Ref<ContextInfo>,
     pub(crate) device: Object<DeviceShared>,
     pub(crate) limits: Limits,
+    pub(crate) long: Option<LongShared>,
     pub(crate) state: Lock<class::QueueState, QueueState>,
     pub(crate) pump_work: LaneNode,
     pub(crate) reap_work: LaneNode,
+    pub(crate) resume_work: LaneNode,
     /// On the fence that `acquire` named.
     pub(crate) resource_node: Node,
     pub(crate) ops: Ops,
@@ -90,7 +93,18 @@ pub(crate) struct Ops {
     pub(crate) release: unsafe fn(&QueueShared, NonNull<JobCore>),
     pub(crate) timed_out: unsafe fn(&QueueShared, NonNull<JobCore>, JobInfo) -> Verdict,
     pub(crate) cancel: unsafe fn(&QueueShared, NonNull<JobCore>, JobInfo),
+    pub(crate) preempt: unsafe fn(&QueueShared, PreemptToken),
+    pub(crate) restore: unsafe fn(&QueueShared),
+    pub(crate) resume: unsafe fn(&QueueShared, Off),
     waits_natively: unsafe fn(&QueueShared, &Fence) -> bool,
+}
+
+/// What was allocated for a queue before itself.
+pub(crate) struct Parts {
+    pub(crate) info: Ref<ContextInfo>,
+    pub(crate) place: Option<Place>,
+    pub(crate) drain_source: UserSource,
+    pub(crate) long: Option<LongShared>,
 }
 
 /// A whole queue.
@@ -113,13 +127,13 @@ impl<D: Driver> QueueInner<D> {
     pub(crate) fn new(
         header: ObjectHeader,
         device: &Object<DeviceInner<D>>,
-        info: Ref<ContextInfo>,
         config: QueueConfig,
-        place: Option<Place>,
-        drain_source: UserSource,
+        parts: Parts,
         ring: D::Queue,
     ) -> Result<Self, crate::mem::AllocError> {
         let timer = header.hub().timers.register()?;
+        let Parts { info, place, drain_source, long } = parts;
+        let long_state = long.as_ref().map(|_| LongState::new(config.preempt_timeout));
         // SAFETY: the shared part is the first field of a device.
         let erased = unsafe { device.clone().upcast::<DeviceShared>() };
         let shared = QueueShared {
@@ -136,9 +150,11 @@ impl<D: Driver> QueueInner<D> {
                 pipelined: config.pipelined,
                 bypass: config.bypass,
             },
-            state: Lock::new(QueueState::new(config.credits, timer)),
+            state: Lock::new(QueueState::new(config.credits, timer, long_state)),
+            long,
             pump_work: LaneNode::new(Task::Run(pump::work)),
             reap_work: LaneNode::new(Task::Run(pump::reap_work)),
+            resume_work: LaneNode::new(Task::Run(long::resume_work)),
             resource_node: Node::new(Kind::Resource, 0),
             ops: Ops {
                 resources: D::RESOURCES,
@@ -147,6 +163,9 @@ impl<D: Driver> QueueInner<D> {
                 release: release::<D>,
                 timed_out: timed_out::<D>,
                 cancel: cancel::<D>,
+                preempt: preempt::<D>,
+                restore: restore::<D>,
+                resume: resume::<D>,
                 waits_natively: waits_natively::<D>,
             },
             principal: config.principal,
@@ -216,6 +235,25 @@ unsafe fn cancel<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: Jo
     let mut cx = unsafe { context::<D>(queue, job, info) };
     // SAFETY: as above.
     unsafe { inner::<D>(queue) }.device.driver.cancel(&mut cx);
+}
+
+unsafe fn preempt<D: Driver>(queue: &QueueShared, token: PreemptToken) {
+    // SAFETY: called on the queue these ops were made for.
+    let inner = unsafe { inner::<D>(queue) };
+    // SAFETY: the token makes the ring this call's.
+    inner.device.driver.preempt(queue.id(), unsafe { &mut *inner.ring.get() }, token);
+}
+
+unsafe fn restore<D: Driver>(queue: &QueueShared) {
+    // SAFETY: called on the queue these ops were made for.
+    let inner = unsafe { inner::<D>(queue) };
+    // SAFETY: the token makes the ring this call's.
+    inner.device.driver.restore(queue.id(), unsafe { &mut *inner.ring.get() });
+}
+
+unsafe fn resume<D: Driver>(queue: &QueueShared, off: Off) {
+    // SAFETY: called on the queue these ops were made for.
+    unsafe { inner::<D>(queue) }.device.driver.resume(off);
 }
 
 unsafe fn waits_natively<D: Driver>(queue: &QueueShared, fence: &Fence) -> bool {
@@ -354,6 +392,9 @@ impl QueueShared {
 
     /// What was on the hardware may touch memory for ever.
     pub(crate) fn quarantined(&self) -> bool {
+        if let Some(long) = &mut self.state.lock().long {
+            long.preempt.quarantined();
+        }
         dispatch::end_running(self, FenceError::DeviceLost, true);
         true
     }

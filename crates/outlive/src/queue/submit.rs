@@ -119,6 +119,8 @@ pub(crate) fn reserve<D: Driver>(
     };
     let timeout = timeout.unwrap_or(shared.limits.timeout);
     let timeout = if timeout.is_zero() { super::LIMIT_MAX } else { timeout.min(super::LIMIT_MAX) };
+    // The end of a long-running job is nobody's fence.
+    let due = if shared.long.is_some() { Time::NEVER } else { Time::ZERO.after(timeout) };
     let own_fails = merged.own.as_ref().is_some_and(|(_, fails)| *fails);
     let cells = Cells {
         stage: Stage::Reserved,
@@ -126,7 +128,7 @@ pub(crate) fn reserve<D: Driver>(
         step: Step::Running,
         credits,
         bytes,
-        due: Time::ZERO.after(timeout),
+        due,
         started: Time::ZERO,
         ended: Time::ZERO,
     };

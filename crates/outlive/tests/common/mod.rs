@@ -4,7 +4,7 @@
 
 use outlive::{
     Acquired, Cause, Completion, Device, DeviceConfig, Driver, Executor, Fence, FenceError, InFlight, JobCx, JobInfo,
-    JobQueue, QueueConfig, ResetScope, ResetToken, Status, Verdict,
+    JobQueue, LongQueue, Off, PreemptToken, QueueConfig, ResetScope, ResetToken, Status, Verdict,
 };
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -65,6 +65,8 @@ pub enum Call {
     Cancel(u64),
     Reset(ResetScope),
     Unplug,
+    Preempt,
+    Restore,
 }
 
 type OnRun = Box<dyn FnMut(&Gpu, &JobInfo, Completion) -> Option<Completion> + Send>;
@@ -79,6 +81,7 @@ pub struct Script {
     pub cancel: Option<Box<dyn FnMut(&JobInfo) + Send>>,
     pub reset: Option<Box<dyn FnMut(ResetScope, ResetToken) + Send>>,
     pub unplug: Option<Box<dyn FnMut(ResetToken) + Send>>,
+    pub preempt: Option<Box<dyn FnMut(PreemptToken) + Send>>,
     pub native: bool,
     /// Panics in `waits_natively`.
     pub native_panics: bool,
@@ -89,6 +92,8 @@ pub struct Gpu {
     pub held: InFlight,
     pub calls: Mutex<Vec<Call>>,
     pub script: Mutex<Script>,
+    /// Long-running contexts that were to be resumed.
+    pub off: Mutex<Vec<Off>>,
     /// In spite of what the last job ran.
     pub despite: Mutex<Option<Cause>>,
     /// Completes inside `run`.
@@ -187,7 +192,10 @@ impl Driver for Gpu {
         self.log(Call::Reset(scope));
         let scripted = self.script.lock().unwrap().reset.take();
         match scripted {
-            Some(mut reset) => reset(scope, token),
+            Some(mut reset) => {
+                reset(scope, token);
+                self.script.lock().unwrap().reset.get_or_insert(reset);
+            }
             None => token.quiesced(),
         }
     }
@@ -196,9 +204,32 @@ impl Driver for Gpu {
         self.log(Call::Unplug);
         let scripted = self.script.lock().unwrap().unplug.take();
         match scripted {
-            Some(mut unplug) => unplug(token),
+            Some(mut unplug) => {
+                unplug(token);
+                self.script.lock().unwrap().unplug.get_or_insert(unplug);
+            }
             None => token.quiesced(),
         }
+    }
+
+    fn preempt(&self, _queue: u64, _ring: &mut Ring, token: PreemptToken) {
+        self.log(Call::Preempt);
+        let taken = self.script.lock().unwrap().preempt.take();
+        match taken {
+            Some(mut preempt) => {
+                preempt(token);
+                self.script.lock().unwrap().preempt.get_or_insert(preempt);
+            }
+            None => token.off(),
+        }
+    }
+
+    fn restore(&self, _queue: u64, _ring: &mut Ring) {
+        self.log(Call::Restore);
+    }
+
+    fn resume(&self, off: Off) {
+        self.off.lock().unwrap().push(off);
     }
 
     fn waits_natively(&self, _fence: &Fence) -> bool {
@@ -239,6 +270,7 @@ impl Rig {
             held: InFlight::with_capacity(1 << 12).unwrap(),
             calls: Mutex::default(),
             script: Mutex::default(),
+            off: Mutex::default(),
             despite: Mutex::default(),
             inline,
             live: live.clone(),
@@ -248,7 +280,15 @@ impl Rig {
     }
 
     pub fn queue(&self, config: QueueConfig) -> Queue {
-        self.device.queue(config, Ring { live: self.live.clone(), next: 0 }).unwrap()
+        self.device.queue(config, self.ring()).unwrap()
+    }
+
+    pub fn long_queue(&self, config: QueueConfig) -> LongQueue<Gpu> {
+        self.device.long_queue(config, self.ring()).unwrap()
+    }
+
+    pub fn ring(&self) -> Ring {
+        Ring { live: self.live.clone(), next: 0 }
     }
 
     pub fn gpu(&self) -> &Gpu {
