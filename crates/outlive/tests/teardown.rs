@@ -527,6 +527,29 @@ fn a_suspension_that_begins_while_the_driver_is_asked_ends_like_any_other() {
 }
 
 #[test]
+fn a_suspension_that_begins_while_the_driver_is_asked_keeps_its_drain_time_whatever_the_answer() {
+    let rig = Rig::new();
+    let queue = Arc::new(rig.queue(QueueConfig::new("q").timeout(5 * MS).drain_timeout(20 * MS)));
+    let running = queue.reserve(rig.buffers(1)).unwrap().commit();
+    let handle = Mutex::new(Some(queue.clone()));
+    rig.gpu().script(|script| {
+        script.timed_out = Some(Box::new(move |_| match handle.lock().unwrap().take() {
+            Some(queue) => {
+                queue.suspend();
+                Verdict::KeepWaiting(1000 * MS)
+            }
+            None => Verdict::Fail,
+        }));
+    });
+    rig.pass_ms(24);
+    assert!(pending(&running.finished()), "asked at 5 ms, and to be drained within 20 ms from then");
+    rig.pass_ms(2);
+    assert_eq!(error(&running.finished()), Some(FenceError::TimedOut), "the answer moved the drain time");
+    drop(queue);
+    all_gone(rig);
+}
+
+#[test]
 fn acquire_that_names_its_own_fence_or_signaled_ones_for_ever_fails_the_job_with_a_reason() {
     let rig = Rig::new();
     let queue = rig.queue(QueueConfig::new("q").bypass(false));

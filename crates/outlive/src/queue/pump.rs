@@ -50,10 +50,12 @@ impl Overdue {
     }
 }
 
-/// The new deadline of a job that has made progress, or `None` if it has had its cap.
-pub(crate) fn extend(now: Time, started: Time, cap: Duration, by: Duration) -> Option<Time> {
+/// The new deadline of a job that has made progress, or `None` if it has had its cap. `drained`: when its queue's suspension
+/// will want it off the hardware; no progress moves that.
+pub(crate) fn extend(now: Time, started: Time, cap: Duration, by: Duration, drained: Option<Time>) -> Option<Time> {
     let latest = started.after(cap);
-    (now < latest).then(|| now.after(by.max(EXTENSION_MIN)).min(latest))
+    let drained = drained.filter(|at| *at > now).unwrap_or(Time::NEVER);
+    (now < latest).then(|| now.after(by.max(EXTENSION_MIN)).min(latest).min(drained))
 }
 
 /// Under the timers' lock: the queue's timer is due.
@@ -224,7 +226,9 @@ impl QueueShared {
             return;
         }
         if let Verdict::KeepWaiting(by) = verdict {
-            if let Some(due) = extend(now, cells.started, self.limits.progress_cap, by) {
+            // A suspension may have begun while the driver was asked.
+            let drained = state.suspended_at.map(|at| at.after(self.limits.drain));
+            if let Some(due) = extend(now, cells.started, self.limits.progress_cap, by, drained) {
                 cells.due = due;
                 return;
             }
@@ -331,9 +335,15 @@ mod tests {
         let at = |ms: u64| Time::from_ns(ms * 1_000_000);
         let cap = Duration::from_millis(100);
         let by = Duration::from_millis(30);
-        assert_eq!(extend(at(20), at(0), cap, by), Some(at(50)));
-        assert_eq!(extend(at(90), at(0), cap, by), Some(at(100)), "not beyond the cap");
-        assert_eq!(extend(at(100), at(0), cap, by), None);
-        assert!(extend(at(20), at(0), cap, Duration::ZERO) > Some(at(20)));
+        assert_eq!(extend(at(20), at(0), cap, by, None), Some(at(50)));
+        assert_eq!(extend(at(90), at(0), cap, by, None), Some(at(100)), "not beyond the cap");
+        assert_eq!(extend(at(100), at(0), cap, by, None), None);
+        assert!(extend(at(20), at(0), cap, Duration::ZERO, None) > Some(at(20)));
+        assert_eq!(extend(at(20), at(0), cap, by, Some(at(30))), Some(at(30)), "a suspension's drain time stays");
+        assert_eq!(
+            extend(at(20), at(0), cap, by, Some(at(20))),
+            Some(at(50)),
+            "it is over, which is why the driver was asked"
+        );
     }
 }
