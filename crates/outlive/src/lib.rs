@@ -107,8 +107,8 @@ pub mod trace;
 pub mod vm;
 
 pub use device::{
-    Acquired, Charges, Device, DeviceConfig, Driver, JobCx, JobInfo, Principal, Quarantine, RESET_WATCHDOG_DEFAULT,
-    ResetScope, ResetToken, Verdict,
+    Acquired, Charges, Device, DeviceConfig, Driver, ENGINES_MAX, EngineName, Fdinfo, JobCx, JobInfo, Outcome,
+    Principal, Quarantine, RESET_WATCHDOG_DEFAULT, ResetScope, ResetToken, Usage, Verdict,
 };
 pub use exec::{Executor, ExecutorBuilder, Lane};
 pub use fence::{
@@ -120,6 +120,6 @@ pub use mem::AllocError;
 pub use queue::{
     Completion, Dependency, Drained, Full, InFlight, JOB_BYTES, Job, JobFences, JobQueue, LIMIT_MAX, LongQueue,
     LongReserved, Off, OnError, OpenError, Pending, PreemptToken, QueueConfig, QueueStatus, Ready, Refusal,
-    ReserveError, Reserved, Restart, Times,
+    ReserveError, Reserved, Restart, Times, WaitsFor,
 };
 pub use time::Time;

@@ -11,11 +11,12 @@ use core::hash::Hash;
 use core::marker::PhantomData;
 use outlive::{
     Acquired, AllocError, Cause, Charges, Completion, ContainerError, Dependency, Device, DeviceConfig, Drained,
-    Driver, Executor, ExecutorBuilder, Fence, FenceContext, FenceError, FenceFuture, Full, Hook, InFlight, JOB_BYTES,
-    Job, JobCx, JobFences, JobInfo, JobQueue, Lane, LongQueue, LongReserved, Names, Off, OnError, OpenError, Pending,
-    PreemptToken, Principal, Quarantine, QueueConfig, QueueStatus, Ready, Refusal, Refused, Registration, ReserveError,
-    Reserved, ResetScope, ResetToken, Restart, Retired, Signaler, Status, Time, Timeline, TimelineError, Times,
-    Unpublished, UserFence, UserSource, Verdict, WaitError, check, pool, sched, sync, trace,
+    Driver, Executor, ExecutorBuilder, Fdinfo, Fence, FenceContext, FenceError, FenceFuture, Full, Hook, InFlight,
+    JOB_BYTES, Job, JobCx, JobFences, JobInfo, JobQueue, Lane, LongQueue, LongReserved, Names, Off, OnError, OpenError,
+    Outcome, Pending, PreemptToken, Principal, Quarantine, QueueConfig, QueueStatus, Ready, Refusal, Refused,
+    Registration, ReserveError, Reserved, ResetScope, ResetToken, Restart, Retired, Signaler, Status, Time, Timeline,
+    TimelineError, Times, Unpublished, Usage, UserFence, UserSource, Verdict, WaitError, WaitsFor, check, pool, sched,
+    sync, trace,
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any, const_assert, const_assert_eq};
 use std::io::Write;
@@ -102,6 +103,10 @@ table! {
     QueueConfig: Send Sync;
     DeviceConfig: Send Sync Copy;
     Acquired: Send Sync;
+    Usage: Send Sync Copy Eq;
+    Outcome: Send Sync Copy Eq;
+    WaitsFor: Send Sync Clone Eq;
+    Fdinfo<'static>: Send Sync Copy;
 }
 
 // What carries a foreign value is as movable as that.

@@ -7,13 +7,17 @@
 //! which it is cancelled, its engine reset, the device reset, the device lost, each step under a watchdog.
 
 pub(crate) mod driver;
+mod fdinfo;
 mod principal;
 mod recovery;
 pub(crate) mod shared;
+pub(crate) mod usage;
 
 pub use driver::{Acquired, Driver, JobCx, JobInfo, ResetScope, Verdict};
+pub use fdinfo::{EngineName, Fdinfo};
 pub use principal::{Charges, Principal};
 pub use recovery::{RESET_WATCHDOG_DEFAULT, ResetToken};
+pub use usage::{ENGINES_MAX, Outcome, Usage};
 
 use crate::exec::object::Object;
 use crate::exec::{Executor, next_id, next_ids};
@@ -126,6 +130,9 @@ impl<D: Driver> Device<D> {
         let config = config.clamp();
         if config.credits == 0 {
             return Err(OpenError::NoCredits);
+        }
+        if config.engine >= ENGINES_MAX {
+            return Err(OpenError::NoSuchEngine { most: ENGINES_MAX });
         }
         let place = config.arbiter.as_ref().map(|arbiter| self.place_with(arbiter, &config)).transpose()?;
         let caller = place.as_ref().map(|place| (place.arbiter.clone(), place.number));

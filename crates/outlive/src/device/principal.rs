@@ -1,12 +1,16 @@
 //! `Principal`: who is charged for jobs until they have retired, so that hanging, closing and coming back in a loop gains
-//! nothing.
+//! nothing; and what it has used from the beginning.
 //!
+//! A principal may belong to a group, which is a principal too: what is charged to it, and what it uses, counts for both.
 //! Charging is atomic adds with roll-back on refusal; it never blocks and is exact at rest.
 
+use super::usage::{Counters, Outcome, Usage, Writers};
+use crate::exec::next_id;
 use crate::mem::AllocError;
 use crate::mem::shared::Ref;
 use crate::queue::Refusal;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 
 /// A user or a group of queues with common limits. Clones are the same principal.
 #[derive(Debug, Clone)]
@@ -16,9 +20,12 @@ pub struct Principal {
 
 #[derive(Debug)]
 struct Account {
+    id: u64,
+    group: Option<Principal>,
     limits: Charges,
     jobs: AtomicU64,
     bytes: AtomicU64,
+    counters: Counters,
 }
 
 /// What is, or may be, charged at one time.
@@ -41,7 +48,28 @@ impl Principal {
     /// # Errors
     /// [`AllocError`].
     pub fn new(limits: Charges) -> Result<Self, AllocError> {
-        Ok(Self { account: Ref::try_new(Account { limits, jobs: AtomicU64::new(0), bytes: AtomicU64::new(0) })? })
+        Self::with_group(limits, None)
+    }
+
+    /// A member of `group`, with `limits` of its own: a job is charged to both and must be within the limits of both; the
+    /// group's usage is that of all its members, also of those that are gone. A group may be in a group. Allocates.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn member_of(group: &Self, limits: Charges) -> Result<Self, AllocError> {
+        Self::with_group(limits, Some(group.clone()))
+    }
+
+    fn with_group(limits: Charges, group: Option<Self>) -> Result<Self, AllocError> {
+        let (jobs, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let counters = Counters::new(Writers::Many);
+        Ok(Self { account: Ref::try_new(Account { id: next_id(), group, limits, jobs, bytes, counters })? })
+    }
+
+    /// Its number, never reused in a process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.account.id
     }
 
     /// What is charged now.
@@ -50,7 +78,28 @@ impl Principal {
         Charges { jobs: self.account.jobs.load(Ordering::Relaxed), bytes: self.account.bytes.load(Ordering::Relaxed) }
     }
 
+    /// What its queues have had, from the beginning, on all devices. Takes no lock; any context.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.account.counters.read()
+    }
+
+    /// It, its group, that one's group.
+    fn line(&self) -> impl Iterator<Item = &Self> {
+        core::iter::successors(Some(self), |principal| principal.account.group.as_ref())
+    }
+
     pub(crate) fn charge(&self, bytes: u64) -> Result<(), Refusal> {
+        for (before, principal) in self.line().enumerate() {
+            if let Err(refusal) = principal.charge_alone(bytes) {
+                self.line().take(before).for_each(|principal| principal.refund_alone(bytes));
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn charge_alone(&self, bytes: u64) -> Result<(), Refusal> {
         add(&self.account.jobs, 1, self.account.limits.jobs)?;
         add(&self.account.bytes, bytes, self.account.limits.bytes).inspect_err(|_| {
             self.account.jobs.fetch_sub(1, Ordering::Relaxed);
@@ -58,8 +107,24 @@ impl Principal {
     }
 
     pub(crate) fn refund(&self, bytes: u64) {
+        self.line().for_each(|principal| principal.refund_alone(bytes));
+    }
+
+    fn refund_alone(&self, bytes: u64) {
         self.account.jobs.fetch_sub(1, Ordering::Relaxed);
         self.account.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn active(&self, engine: u8, time: Duration) {
+        self.line().for_each(|principal| principal.account.counters.active(engine, time));
+    }
+
+    pub(crate) fn waited(&self, time: Duration) {
+        self.line().for_each(|principal| principal.account.counters.waited(time));
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        self.line().for_each(|principal| principal.account.counters.ended(outcome));
     }
 }
 

@@ -17,6 +17,7 @@ pub struct QueueConfig {
     pub(crate) name: &'static str,
     pub(crate) credits: u32,
     pub(crate) client: u64,
+    pub(crate) engine: u8,
     pub(crate) share: Share,
     pub(crate) timeout: Duration,
     pub(crate) progress_cap: Duration,
@@ -43,6 +44,7 @@ impl QueueConfig {
             name,
             credits: 64,
             client: 0,
+            engine: 0,
             share: Share { group: 0, group_weight: 100, weight: 100, priority: Priority::Normal },
             timeout: Duration::from_secs(2),
             progress_cap: LIMIT_MAX,
@@ -67,6 +69,14 @@ impl QueueConfig {
     #[must_use]
     pub const fn client(mut self, client: u64) -> Self {
         self.client = client;
+        self
+    }
+
+    /// The kind of engine its jobs run on, below [`ENGINES_MAX`](crate::ENGINES_MAX): a client's hardware time is told apart
+    /// by it. Default 0.
+    #[must_use]
+    pub const fn engine(mut self, engine: u8) -> Self {
+        self.engine = engine;
         self
     }
 
@@ -372,6 +382,11 @@ pub enum OpenError {
     OutOfMemory(AllocError),
     /// A queue of no credits could never start a job.
     NoCredits,
+    /// The number of a kind of engine is too high.
+    NoSuchEngine {
+        /// It is to be below this.
+        most: u8,
+    },
     /// The device is gone.
     DeviceLost,
     /// A weight that is none.
@@ -406,6 +421,7 @@ impl fmt::Display for OpenError {
         match self {
             Self::OutOfMemory(error) => error.fmt(f),
             Self::NoCredits => f.write_str("a queue needs at least 1 credit"),
+            Self::NoSuchEngine { most } => write!(f, "kinds of engines are numbered from 0 to {}", most - 1),
             Self::DeviceLost => f.write_str("the device is gone: open it again"),
             Self::BadWeight(bad) => bad.fmt(f),
             Self::ArbiterFull { most } => {

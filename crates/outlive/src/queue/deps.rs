@@ -31,6 +31,8 @@ use core::ptr::NonNull;
 /// The most dependencies a job can hold after merging: an index has 14 bits.
 pub(crate) const NODES_MAX: u16 = 1 << 14;
 const RUN_BIT: u16 = 1 << 15;
+/// How many nodes outside the block somebody who asks looks at: the queue's lock is held meanwhile.
+const LOOKED_AT: usize = 64;
 
 /// One dependency of a job.
 #[repr(C)]
@@ -121,6 +123,31 @@ pub(crate) unsafe fn each(job: NonNull<JobCore>, first: usize, mut visit: impl F
             visit(NonNull::from(node).cast());
         }
     }
+}
+
+/// The fence that the first armed node is on; not beyond [`LOOKED_AT`] nodes.
+///
+/// # Safety
+/// The job has been committed, or waits for user fences, and has not been reaped.
+pub(crate) unsafe fn first_armed(job: NonNull<JobCore>) -> Option<Fence> {
+    let on = |at: NonNull<DepNode>| {
+        // SAFETY: alive by the caller's promise.
+        let place = unsafe { at.as_ref() }.node.place();
+        // SAFETY: as above.
+        let fence = unsafe { fence_in(at) }?;
+        match place {
+            Place::Fence => Some(fence.clone()),
+            Place::Sibling => Some(fence.carrier().sibling(Slot::Retired)),
+            Place::Idle | Place::Lane => None,
+        }
+    };
+    // SAFETY: alive by the caller's promise.
+    let core = unsafe { job.as_ref() };
+    let more = core.more.get();
+    // SAFETY: `more` is not replaced after allocation.
+    let more = unsafe { (*more).as_deref() }.into_iter().flatten().take(LOOKED_AT);
+    let more = more.map(|node| NonNull::from(node).cast());
+    core.nodes.iter().map(NonNull::from).chain(more).find_map(on)
 }
 
 /// The fence of a node.

@@ -113,10 +113,12 @@ impl QueueShared {
             match self.next(&state) {
                 Next::Nothing => {
                     self.withdraw(&mut state);
+                    state.ready_since = None;
                     break;
                 }
                 Next::Blocked(reason) => {
                     self.withdraw(&mut state);
+                    self.note_wait(&mut state, reason);
                     self.trace_blocked(&state, reason);
                     break;
                 }
@@ -162,6 +164,15 @@ impl QueueShared {
         }
     }
 
+    /// The head waits for `reason`: from now on, or since before, it could start but for that.
+    fn note_wait(&self, state: &mut StateGuard<'_>, reason: Blocked) {
+        match reason {
+            Blocked::Dependencies(_) => state.ready_since = None,
+            _ if state.ready_since.is_none() => state.ready_since = Some(self.now()),
+            _ => {}
+        }
+    }
+
     fn trace_blocked(&self, state: &StateGuard<'_>, reason: Blocked) {
         if let Some(job) = state.next_start() {
             self.hub().trace(|| Event::JobBlocked { job: JobCore::id(job), reason });
@@ -193,7 +204,9 @@ impl QueueShared {
             return self.pass(state);
         }
         let now = self.now();
-        state.start(now);
+        if let Some(waited) = state.start(now) {
+            self.count_wait(waited);
+        }
         state.cells(job).flags.scheduled = true;
         let due = state.cells(job).due;
         if due < state.next_due {
@@ -359,6 +372,7 @@ impl QueueShared {
     fn settle_locked(&self, state: &mut StateGuard<'_>, job: NonNull<JobCore>, at: Time, active: Option<Duration>) {
         let active = active.unwrap_or_else(|| at.since(state.cells(job).started));
         state.settle(job, at, active);
+        self.count_active(active);
         self.report_end(state, job, active);
         if state.is_ending() {
             self.poke();

@@ -24,7 +24,7 @@
 //! `config` what a submitter says · `submit` reserve and commit · `merge` dependencies merged · `pending` commits to come ·
 //! `order` the order, a plain state machine · `dispatch`
 //! starting · `complete` ending · `pass` signalling in order · `pump` the work on the lanes, timeouts · `deps`
-//! dependencies · `long` long-running contexts · `turn` the arbiter · `disposal` who decides · `job` the block of memory · `shared` what holds it together.
+//! dependencies · `long` long-running contexts · `turn` the arbiter · `waits` what it waits for · `disposal` who decides · `job` the block of memory · `shared` what holds it together.
 
 mod complete;
 mod config;
@@ -42,6 +42,7 @@ mod pump;
 pub(crate) mod shared;
 mod submit;
 pub(crate) mod turn;
+mod waits;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -58,9 +59,10 @@ pub use inflight::{Full, InFlight};
 pub use long::{LongQueue, LongReserved, Off, PreemptToken, Ready, Restart};
 pub use pending::Pending;
 pub use submit::{JobFences, Reserved};
+pub use waits::WaitsFor;
 
-use crate::device::Device;
 use crate::device::driver::Driver;
+use crate::device::{Device, Usage};
 use crate::exec::object::Object;
 use crate::fence::{UserFence, WaitError};
 use crate::sched::{BadWeight, Priority, Share};
@@ -216,6 +218,18 @@ impl<D: Driver> JobQueue<D> {
     pub fn set_group(&self, group: u64) {
         self.inner.shared.group.store(group, Ordering::Relaxed);
         self.inner.shared.share_changed();
+    }
+
+    /// What it has had, and how its jobs ended, from the beginning. Takes no lock; any context.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.inner.shared.counters.read()
+    }
+
+    /// What keeps its next job from starting now. A look under the queue's lock, no longer than a commit's. Any context.
+    #[must_use]
+    pub fn waits_for(&self) -> WaitsFor {
+        self.inner.shared.waits_for()
     }
 
     /// How it stands now.

@@ -15,6 +15,7 @@
 #![expect(unsafe_code, reason = "an intrusive order; docs/unsafe.md, `queue::order`")]
 
 use super::config::dependency_failed;
+use super::deps;
 use super::disposal::Hardware;
 use super::job::{Cells, JobCore, Stage, Step};
 use super::long::LongState;
@@ -62,6 +63,8 @@ pub(crate) struct QueueState {
     overdue: u32,
     /// How it stands with its arbiter.
     pub(crate) turn: Turn,
+    /// Since when the head could have started but for what stops it now, if that is known.
+    pub(crate) ready_since: Option<Time>,
     /// Somebody is starting jobs or calling the driver for this queue.
     pub(crate) token: bool,
     /// The lane wanted the token meanwhile.
@@ -127,6 +130,7 @@ impl QueueState {
             held: false,
             overdue: 0,
             turn: Turn::Idle,
+            ready_since: None,
             token: false,
             token_wanted: false,
             token_late: false,
@@ -176,6 +180,19 @@ impl QueueState {
     pub(crate) fn after(&self, job: NonNull<JobCore>) -> Option<NonNull<JobCore>> {
         // SAFETY: in the order, whose lock is held.
         unsafe { self.order.next(job.cast()) }.map(JobCore::from_link)
+    }
+
+    /// One of the fences that `job`, which is waiting, waits for; the last few of very many are not looked for.
+    pub(crate) fn awaited(&self, job: NonNull<JobCore>, pipelined: bool) -> Option<Fence> {
+        let _ = &self.order;
+        // SAFETY: in a list of this queue, whose lock is held: committed or pending, and not reaped.
+        let of_others = unsafe { deps::first_armed(job) };
+        // SAFETY: as above.
+        let own = unsafe { JobCore::own(job) }.filter(|_| !pipelined);
+        of_others.or_else(|| match own?.status() {
+            Status::Pending => own.cloned(),
+            Status::Signaled(_) => Some(own?.sibling(Slot::Retired)),
+        })
     }
 
     pub(crate) fn front(&self) -> Option<NonNull<JobCore>> {
@@ -230,12 +247,14 @@ impl QueueState {
         if let Some(job) = self.next_start {
             self.cells(job).flags.settled = true;
             self.next_start = self.after(job);
+            self.ready_since = None;
         }
     }
 
-    /// Moves the start cursor past its job, which is handed to the hardware. `now`: its start; the timeout begins.
-    pub(crate) fn start(&mut self, now: Time) {
-        let Some(job) = self.next_start else { return };
+    /// Moves the start cursor past its job, which is handed to the hardware. `now`: its start; the timeout begins. Says how
+    /// long it could have before; from now on the next one can.
+    pub(crate) fn start(&mut self, now: Time) -> Option<Duration> {
+        let job = self.next_start?;
         let cells = self.cells(job);
         cells.stage = Stage::Running;
         cells.flags.busy = true;
@@ -245,6 +264,8 @@ impl QueueState {
         self.credits_free -= credits;
         self.turn = Turn::Idle;
         self.next_start = self.after(job);
+        core::mem::replace(&mut self.ready_since, Some(now).filter(|_| self.next_start.is_some()))
+            .map(|since| now.since(since))
     }
 
     /// The hardware is done with `job`, or it is given up: its credits come back, however early it is.

@@ -54,9 +54,10 @@ impl QueueShared {
         for turn in 0.. {
             let refusing = state.refuse.is_some();
             let finish = state.take_finish(if refusing { *now.get_or_insert_with(|| self.now()) } else { Time::ZERO });
-            if let Some((job, _)) = finish {
+            let finish = finish.map(|(job, verdict)| {
                 self.drain_if_running(&mut state, job);
-            }
+                (job, self.verdict_of(&state, job, verdict))
+            });
             let retire = state.take_retire();
             if finish.is_none() && retire.is_none() {
                 break;
@@ -100,7 +101,26 @@ impl QueueShared {
         self.arm(state, due);
     }
 
-    fn signal_finished(&self, job: NonNull<JobCore>, mut verdict: Result<(), FenceError>, ended: &Ended) {
+    /// The verdict that is signaled, and counted: the error of a dependency left to the hardware is found only now.
+    fn verdict_of(
+        &self,
+        state: &StateGuard<'_>,
+        job: NonNull<JobCore>,
+        verdict: Result<(), FenceError>,
+    ) -> Result<(), FenceError> {
+        let flags = state.cells(job).flags;
+        let mut verdict = verdict;
+        if flags.scheduled && flags.native && verdict.is_ok() {
+            // SAFETY: this is the queue's pass, and the job is in the order.
+            if let Some(error) = unsafe { deps::native_error(job) } {
+                verdict = super::config::dependency_failed(error);
+            }
+        }
+        self.count_end(verdict);
+        verdict
+    }
+
+    fn signal_finished(&self, job: NonNull<JobCore>, verdict: Result<(), FenceError>, ended: &Ended) {
         let Ended { at, active, flags } = *ended;
         // SAFETY: in the order, or about to be buried by this pass: alive.
         let scheduled = unsafe { JobCore::lend(job, Slot::First) };
@@ -109,11 +129,6 @@ impl QueueShared {
             scheduled.signal(Err(error), at, self.hub());
             // SAFETY: this is the queue's pass, and the job has not been reaped.
             unsafe { deps::disarm(job) };
-        } else if flags.native && verdict.is_ok() {
-            // SAFETY: as above.
-            if let Some(error) = unsafe { deps::native_error(job) } {
-                verdict = super::config::dependency_failed(error);
-            }
         }
         // SAFETY: as above.
         let finished = unsafe { JobCore::lend(job, Slot::Finished) };

@@ -139,6 +139,7 @@ impl QueueShared {
         now: Time,
     ) -> StateGuard<'a> {
         let bytes = state.cells(job).bytes;
+        self.count_end(verdict);
         drop(state);
         for (slot, result) in [(Slot::First, verdict), (Slot::Finished, verdict), (Slot::Retired, Ok(()))] {
             // SAFETY: taken out of the list with its count.

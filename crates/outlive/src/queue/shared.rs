@@ -24,6 +24,7 @@ use super::turn::Place;
 use crate::device::Principal;
 use crate::device::driver::{Acquired, Driver, JobCx, JobInfo, Verdict};
 use crate::device::shared::{DeviceInner, DeviceShared};
+use crate::device::usage::{Counters, Outcome, Writers};
 use crate::exec::Lane;
 use crate::exec::hub::{Hub, Urgency};
 use crate::exec::node::{Kind, LaneNode, Node, Task};
@@ -59,6 +60,8 @@ pub(crate) struct QueueShared {
     pub(crate) resource_node: Node,
     pub(crate) ops: Ops,
     pub(crate) principal: Option<Principal>,
+    /// Written under the lock, read without.
+    pub(crate) counters: Counters,
     /// Dropped with the queue: then its arbiter knows it no more.
     pub(crate) place: Option<Place>,
     pub(crate) drain_source: UserSource,
@@ -76,6 +79,7 @@ pub(crate) struct QueueShared {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) credits: u32,
+    pub(crate) engine: u8,
     pub(crate) timeout: Duration,
     pub(crate) progress_cap: Duration,
     pub(crate) drain: Duration,
@@ -143,6 +147,7 @@ impl<D: Driver> QueueInner<D> {
             device: erased,
             limits: Limits {
                 credits: config.credits,
+                engine: config.engine,
                 timeout: config.timeout,
                 progress_cap: config.progress_cap,
                 drain: config.drain,
@@ -169,6 +174,7 @@ impl<D: Driver> QueueInner<D> {
                 waits_natively: waits_natively::<D>,
             },
             principal: config.principal,
+            counters: Counters::new(Writers::OneAtATime),
             place,
             drain_source,
             due: AtomicBool::new(false),
@@ -282,6 +288,30 @@ impl QueueShared {
     pub(crate) fn trace_change(&self, change: QueueChange) {
         let context = self.id();
         self.hub().trace(|| Event::Queue { context, change });
+    }
+
+    /// A job has left the hardware. Under the lock, as for the next two.
+    pub(crate) fn count_active(&self, time: Duration) {
+        self.counters.active(self.limits.engine, time);
+        if let Some(principal) = &self.principal {
+            principal.active(self.limits.engine, time);
+        }
+    }
+
+    /// A job starts that could have before.
+    pub(crate) fn count_wait(&self, time: Duration) {
+        self.counters.waited(time);
+        if let Some(principal) = &self.principal {
+            principal.waited(time);
+        }
+    }
+
+    /// A job has its verdict, and its `finished` will say so.
+    pub(crate) fn count_end(&self, result: Result<(), FenceError>) {
+        self.counters.ended(Outcome::of(result));
+        if let Some(principal) = &self.principal {
+            principal.ended(Outcome::of(result));
+        }
     }
 
     /// Queues the pump on the signalling lane. Any context, with the queue's lock or without.

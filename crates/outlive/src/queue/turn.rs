@@ -98,7 +98,11 @@ impl QueueShared {
     /// Whether `job`, at the head and ready, starts now. Without an arbiter it does.
     pub(crate) fn ask(&self, state: &mut QueueState, job: NonNull<JobCore>) -> bool {
         let Some(place) = &self.place else { return true };
-        let yes = place.arbiter.ask(place.number, self.head(state, job), self.now()) == Answer::Start;
+        let now = self.now();
+        let yes = place.arbiter.ask(place.number, self.head(state, job), now) == Answer::Start;
+        if !yes {
+            state.ready_since.get_or_insert(now);
+        }
         state.turn = if yes { Turn::Granted } else { Turn::Asking };
         yes
     }
@@ -123,8 +127,10 @@ impl QueueShared {
         let Some(place) = &self.place else { return };
         if state.turn == Turn::Idle {
             if let Next::Start(head) = self.next(state) {
+                let now = self.now();
                 state.turn = Turn::Asking;
-                place.arbiter.ready(place.number, self.head(state, head), self.now());
+                state.ready_since.get_or_insert(now);
+                place.arbiter.ready(place.number, self.head(state, head), now);
             }
         }
         place.arbiter.ended(place.number, state.cells(job).credits, active);
