@@ -137,7 +137,8 @@ impl<D: Driver> Device<D> {
         let place = config.arbiter.as_ref().map(|arbiter| self.place_with(arbiter, &config)).transpose()?;
         let caller = place.as_ref().map(|place| (place.arbiter.clone(), place.number));
         let names = Names { driver: self.inner.shared.name, timeline: config.name };
-        let info = info(&self.executor, names, config.client, self.inner.shared.id, next_ids(3))?;
+        let order = config.arbiter.as_ref().map_or(0, |arbiter| arbiter.order());
+        let info = info(&self.executor, names, config.client, self.inner.shared.id, order, next_ids(3))?;
         let (drain_source, drained) = UserFence::new(&self.executor, "queue drained")?;
         let parts = Parts { info, place, drain_source, long };
         let inner =

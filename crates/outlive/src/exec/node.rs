@@ -2,7 +2,7 @@
 //! fence to a lane without an allocation.
 //!
 //! # States
-//! [`Place`]: *idle* (in no list, the owner's), *fence* or *sibling* (in a fence's list, under that fence's lock), *lane*
+//! [`Place`]: *idle* (in no list, the owner's), *fence*, *sibling* or *ahead* (in a fence's list, under that fence's lock), *lane*
 //! (in a lane's list, under that lane's lock). Legal edges: idle → fence (registration), fence → idle (removal, or taken by the
 //! signaller), fence → lane (the signaller, holding both locks), idle → lane (scheduling, under the lane's lock),
 //! lane → idle (the lane, or removal). The place is written under the lock of the list that is left or entered, so whoever
@@ -52,6 +52,8 @@ pub(crate) enum Place {
     Lane = 2,
     /// On the `retired` of the job whose fence the node names.
     Sibling = 3,
+    /// On the `scheduled` of the job whose `finished` the node names.
+    Ahead = 4,
 }
 
 impl Node {
@@ -65,7 +67,8 @@ impl Node {
             0 => Place::Idle,
             1 => Place::Fence,
             2 => Place::Lane,
-            _ => Place::Sibling,
+            3 => Place::Sibling,
+            _ => Place::Ahead,
         }
     }
 

@@ -104,12 +104,14 @@ pub(crate) fn info(
     names: Names<'_>,
     client: u64,
     device: u64,
+    order: u64,
     base: u64,
 ) -> Result<Ref<ContextInfo>, AllocError> {
     Ref::try_new(ContextInfo {
         base,
         client,
         device,
+        order,
         driver: try_str(names.driver)?,
         timeline: try_str(names.timeline)?,
         ident: executor.hub().ident.clone(),
@@ -157,7 +159,7 @@ impl FenceContext {
     }
 
     fn make(executor: &Executor, names: Names<'_>, watchdog: Duration, clock_later: bool) -> Result<Self, AllocError> {
-        let info = info(executor, names, 0, 0, next_id())?;
+        let info = info(executor, names, 0, 0, 0, next_id())?;
         let hub = executor.hub();
         let inner = Object::try_new(hub, |header| {
             let timer = hub.timers.register()?;

@@ -96,6 +96,11 @@ impl Fence {
         (self.context() == other.context()).then(|| self.seqno() > other.seqno())
     }
 
+    /// See [`ContextInfo`].
+    pub(crate) fn order(&self) -> u64 {
+        self.header().info.as_ref().map_or(0, |info| info.order)
+    }
+
     pub(crate) fn device(&self) -> u64 {
         self.header().info.as_ref().map_or(0, |info| info.device)
     }

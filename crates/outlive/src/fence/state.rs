@@ -45,6 +45,8 @@ pub(crate) struct ContextInfo {
     pub(crate) client: u64,
     /// The device's number; 0 for a bare context.
     pub(crate) device: u64,
+    /// The arbiter whose hardware executes in order; 0: none.
+    pub(crate) order: u64,
     pub(crate) driver: HeapBox<str>,
     pub(crate) timeline: HeapBox<str>,
     pub(crate) ident: Ref<Ident>,

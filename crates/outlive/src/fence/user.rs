@@ -51,7 +51,7 @@ impl UserFence {
     /// # Errors
     /// [`AllocError`].
     pub fn new(executor: &Executor, timeline: &str) -> Result<(UserSource, Self), AllocError> {
-        let info = info(executor, Names { driver: "user", timeline }, 0, 0, next_id())?;
+        let info = info(executor, Names { driver: "user", timeline }, 0, 0, 0, next_id())?;
         let fence = allocate_alone(info, 1)?;
         let source = fence.clone();
         let inner = Object::try_new(executor.hub(), |header| Ok::<_, AllocError>(UserInner { header, fence: source }))?;

@@ -252,7 +252,8 @@ pub enum OnError {
     /// Fails with [`FenceError::Dependency`].
     Fail,
     /// Runs all the same, after the failed job has retired, and may read the cause
-    /// ([`JobCx::despite`](crate::JobCx::despite)). Where the hardware waits, it runs as soon as that lets it.
+    /// ([`JobCx::despite`](crate::JobCx::despite)). Where the hardware waits, and that job fails only then, it runs as soon as the
+    /// hardware lets it.
     Run,
 }
 
@@ -261,19 +262,32 @@ pub enum OnError {
 pub struct Dependency {
     pub(crate) fence: Fence,
     pub(crate) on_error: Option<OnError>,
+    pub(crate) pipelined: bool,
 }
 
 impl Dependency {
     /// Default policy: fail for a fence of the same client, run for another's.
     #[must_use]
     pub const fn on(fence: Fence) -> Self {
-        Self { fence, on_error: None }
+        Self { fence, on_error: None, pipelined: false }
     }
 
     /// With an explicit policy.
     #[must_use]
     pub const fn on_error(mut self, on_error: OnError) -> Self {
         self.on_error = Some(on_error);
+        self
+    }
+
+    /// On a job's [`finished`](crate::JobFences::finished), under the same arbiter, whose hardware executes in order
+    /// ([`ArbiterConfig::in_order`](crate::sched::ArbiterConfig::in_order)): allows the dependant to be handed over behind that job
+    /// as soon as it is on the hardware, without a round trip through the CPU. Never after it has failed; if it fails later, the
+    /// dependant's `finished` says so, unless it runs in spite of errors. On any other fence this changes nothing. Default: it
+    /// starts when the fence has signaled. (`drm_sched` does this unasked, unless the producer forbids it with
+    /// `DRM_SCHED_FENCE_DONT_PIPELINE`.)
+    #[must_use]
+    pub const fn pipelined(mut self) -> Self {
+        self.pipelined = true;
         self
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # States of a node
 //! *empty* or *filled* (names its fence) → *armed* (registered; holds a count of the job's block) → *resolved*. Or
-//! *native*: the hardware waits, and the fence's error is looked up at the end.
+//! the hardware waits: see [`native`](super::native).
 //!
 //! A node whose fence failed, under the policy "run", moves on to that job's `retired` (place *sibling*): whoever runs in
 //! spite of an error runs when the memory is free.
@@ -18,6 +18,7 @@
 
 use super::config::{OnError, dependency_failed};
 use super::job::{INLINE_NODES, JobCore};
+use super::merge::Terms;
 use super::shared::QueueShared;
 use crate::exec::node::{Kind, Node, Place};
 use crate::fence::{Cause, Fence, Slot, Status};
@@ -30,6 +31,7 @@ use core::ptr::NonNull;
 
 /// The most dependencies a job can hold after merging: an index has 14 bits.
 pub(crate) const NODES_MAX: u16 = 1 << 14;
+const PIPELINED_BIT: u16 = 1 << 14;
 const RUN_BIT: u16 = 1 << 15;
 /// How many nodes outside the block somebody who asks looks at: the queue's lock is held meanwhile.
 const LOOKED_AT: usize = 64;
@@ -37,7 +39,7 @@ const LOOKED_AT: usize = 64;
 /// One dependency of a job.
 #[repr(C)]
 pub(crate) struct DepNode {
-    /// Its index: position, and the policy in the top bit.
+    /// Its index: position, and its terms in the top bits.
     pub(crate) node: Node,
     /// Written before the commit, taken by reaping, else only read.
     pub(crate) fence: UnsafeCell<Option<Fence>>,
@@ -65,20 +67,25 @@ impl DepNode {
     }
 
     /// Fills an empty node of a job that is not committed.
-    pub(crate) fn fill(&mut self, fence: Fence, on_error: OnError) {
-        let run = if on_error == OnError::Run { RUN_BIT } else { 0 };
-        self.node.index = (self.node.index & !RUN_BIT) | run;
+    pub(crate) fn fill(&mut self, fence: Fence, terms: Terms) {
+        let run = if terms.on_error == OnError::Run { RUN_BIT } else { 0 };
+        let pipelined = if terms.pipelined { PIPELINED_BIT } else { 0 };
+        self.node.index = (self.node.index & (NODES_MAX - 1)) | run | pipelined;
         *self.fence.get_mut() = Some(fence);
     }
 
-    fn on_error(&self) -> OnError {
+    fn is_pipelined(&self) -> bool {
+        self.node.index & PIPELINED_BIT != 0
+    }
+
+    pub(super) fn on_error(&self) -> OnError {
         if self.node.index & RUN_BIT == 0 { OnError::Fail } else { OnError::Run }
     }
 
     /// The job a node belongs to.
     fn job(at: NonNull<Self>) -> NonNull<JobCore> {
         // SAFETY: the node is alive: its registration counts the block.
-        let index = usize::from(unsafe { at.as_ref() }.node.index & !RUN_BIT);
+        let index = usize::from(unsafe { at.as_ref() }.node.index & (NODES_MAX - 1));
         if index < INLINE_NODES {
             // SAFETY: an inline node lies at this offset of its job.
             return unsafe { at.byte_sub(offset_of!(JobCore, nodes) + index * size_of::<Self>()) }.cast();
@@ -138,6 +145,7 @@ pub(crate) unsafe fn first_armed(job: NonNull<JobCore>) -> Option<Fence> {
         match place {
             Place::Fence => Some(fence.clone()),
             Place::Sibling => Some(fence.carrier().sibling(Slot::Retired)),
+            Place::Ahead => Some(fence.sibling(Slot::First)),
             Place::Idle | Place::Lane => None,
         }
     };
@@ -154,7 +162,7 @@ pub(crate) unsafe fn first_armed(job: NonNull<JobCore>) -> Option<Fence> {
 ///
 /// # Safety
 /// The node is alive; its fence is written before the commit, read after, and taken by reaping.
-unsafe fn fence_in<'a>(at: NonNull<DepNode>) -> Option<&'a Fence> {
+pub(super) unsafe fn fence_in<'a>(at: NonNull<DepNode>) -> Option<&'a Fence> {
     // SAFETY: alive by the caller's promise.
     let cell = unsafe { at.as_ref() }.fence.get();
     // SAFETY: as said.
@@ -186,22 +194,37 @@ unsafe fn arm(job: NonNull<JobCore>, first: usize, queue: Option<&QueueShared>) 
         if sabotage::is(Sabotage::SkipDependency) {
             return;
         }
-        if queue.is_some_and(|queue| fence.status() == Status::Pending && queue.waits_natively(fence)) {
-            // SAFETY: the job is the caller's.
-            unsafe { JobCore::cells(job) }.flags.native = true;
+        // SAFETY: the job is the caller's, and so are its nodes.
+        let ahead = unsafe { at.as_ref() }.is_pipelined();
+        let native =
+            ahead || queue.is_some_and(|queue| fence.status() == Status::Pending && queue.waits_natively(fence));
+        // SAFETY: the job is the caller's.
+        unsafe { JobCore::cells(job) }.flags.native |= native;
+        if native && !ahead {
             return;
         }
-        // SAFETY: as above.
-        unsafe { job.as_ref() }.waiting.fetch_add(1, Ordering::Relaxed);
-        JobCore::retain(job);
-        // SAFETY: idle, starts a `DepNode`, counted.
-        if !unsafe { fence.register(at.cast()) } {
-            // SAFETY: it has signaled, so this side acts on it, with the count just taken.
-            unsafe { resolve(at, fence.slot(), false) };
+        let (on, place) = if ahead { (&fence.sibling(Slot::First), Place::Ahead) } else { (fence, Place::Fence) };
+        // SAFETY: idle: the job is the caller's.
+        if !unsafe { hang(at, job, on, place) } {
+            // SAFETY: it has signaled, so this side acts on it.
+            unsafe { resolve(at, on.slot(), false) };
         }
     };
     // SAFETY: the caller's job.
     unsafe { each(job, first, arm_one) };
+}
+
+/// Registers a node of `job` on `on`, with a count in `waiting` and one of the block. False: it has signaled, and the counts
+/// are the caller's.
+///
+/// # Safety
+/// The node is idle, and the caller the only one who has it; the job's block is alive.
+pub(super) unsafe fn hang(at: NonNull<DepNode>, job: NonNull<JobCore>, on: &Fence, place: Place) -> bool {
+    // SAFETY: alive by the caller's promise.
+    unsafe { job.as_ref() }.waiting.fetch_add(1, Ordering::Relaxed);
+    JobCore::retain(job);
+    // SAFETY: idle, starts a `DepNode`, counted.
+    unsafe { on.register_as(at.cast(), place) }
 }
 
 /// A fence that `at` was on, in `slot` of its block, has signaled. Takes over the registration's count of the block.
@@ -213,48 +236,68 @@ pub(crate) unsafe fn signaled(at: NonNull<DepNode>, slot: Slot) {
     unsafe { resolve(at, slot, true) };
 }
 
-/// Acts on the result of `at`'s fence: fails the job, or moves on to `retired`, and counts down. `notify`: the queue is told
-/// when that was the last one.
-unsafe fn resolve(at: NonNull<DepNode>, slot: Slot, notify: bool) {
+/// Acts on the result of `at`'s fence: fails the job, or moves on, or counts down. `slot`: of its block, what has signaled.
+/// `notify`: the queue is told when that was the last one.
+unsafe fn resolve(at: NonNull<DepNode>, mut slot: Slot, notify: bool) {
     let job = DepNode::job(at);
-    // SAFETY: the block is counted for this registration.
-    let node = unsafe { at.as_ref() };
     // SAFETY: not changed between commit and reaping, which this dependency's count holds back.
-    let fence = unsafe { (*node.fence.get()).as_ref() }.filter(|fence| fence.slot() == slot);
-    if let Some((fence, Status::Signaled(Err(error)))) = fence.map(|fence| (fence, fence.status())) {
-        if sabotage::is(Sabotage::LoseError) {
-            // The defect: as if it had succeeded.
-        } else if node.on_error() == OnError::Fail {
-            // SAFETY: as above.
-            unsafe { job.as_ref() }.disposal.decide(dependency_failed(error));
-        } else if let Some(retired) = held_behind(fence) {
-            // SAFETY: the node is idle, and this side has its registration's count.
-            if unsafe { move_on(at, job, &retired) } {
-                return;
-            }
+    let fence = unsafe { fence_in(at) };
+    // SAFETY: as above: the block is counted for this registration.
+    while let Some((next, place)) = fence.and_then(|fence| unsafe { next_of(at, job, fence, slot) }) {
+        // SAFETY: the node is idle, and this side has its registration's count.
+        if unsafe { move_on(at, job, &next, place) } {
+            return;
         }
+        // That has signaled too, or nobody waits any more.
+        slot = next.slot();
     }
     count_down(job, notify);
     // SAFETY: this registration's count.
     unsafe { JobCore::release(job) };
 }
 
+/// Where a node goes on to, now that `slot` of its fence's block has signaled; fails the job, if that is what it says.
+///
+/// # Safety
+/// The node and its job are alive, and the caller acts on the signal.
+unsafe fn next_of(at: NonNull<DepNode>, job: NonNull<JobCore>, fence: &Fence, slot: Slot) -> Option<(Fence, Place)> {
+    let ahead = slot == Slot::First && fence.slot() == Slot::Finished;
+    if (!ahead && fence.slot() != slot) || sabotage::is(Sabotage::LoseError) {
+        return None;
+    }
+    // SAFETY: alive by the caller's promise.
+    let node = unsafe { at.as_ref() };
+    match fence.status() {
+        Status::Signaled(Err(error)) if node.on_error() == OnError::Fail => {
+            // SAFETY: as above.
+            unsafe { job.as_ref() }.disposal.decide(dependency_failed(error));
+            None
+        }
+        Status::Signaled(Err(_)) => held_behind(fence).map(|retired| (retired, Place::Sibling)),
+        // It never gets on the hardware, and will say why.
+        Status::Pending if ahead && fence.sibling(Slot::First).status() != Status::Signaled(Ok(())) => {
+            Some((fence.clone(), Place::Fence))
+        }
+        Status::Pending | Status::Signaled(Ok(())) => None,
+    }
+}
+
 /// The `retired` of the job that a failed `fence` speaks of, if it speaks of an earlier stage of one.
-fn held_behind(fence: &Fence) -> Option<Fence> {
+pub(super) fn held_behind(fence: &Fence) -> Option<Fence> {
     let carrier = fence.carrier();
     (carrier.is_jobs() && carrier.slot() != Slot::Retired).then(|| carrier.sibling(Slot::Retired))
 }
 
-/// Puts a node on the `retired` of the job whose fence failed. False: that has signaled too, or nobody waits any more,
-/// because the dependant has a verdict meanwhile; the node is idle again then, with its count.
+/// Puts a node on `next`. False: that has signaled too, or nobody waits any more, because the dependant has a verdict
+/// meanwhile; the node is idle again then, with its count.
 ///
 /// # Safety
 /// The node is idle, and the caller has its registration's count of the block.
-unsafe fn move_on(at: NonNull<DepNode>, job: NonNull<JobCore>, retired: &Fence) -> bool {
+unsafe fn move_on(at: NonNull<DepNode>, job: NonNull<JobCore>, next: &Fence, place: Place) -> bool {
     // Once the node is registered, its count is the registration's; this one is for looking at the job.
     JobCore::retain(job);
     // SAFETY: idle, starts a `DepNode`, counted by the caller.
-    let mut moved = unsafe { retired.register_as(at.cast(), Place::Sibling) };
+    let mut moved = unsafe { next.register_as(at.cast(), place) };
     if moved {
         // ORDERING: pairs with the fence in `disarm`: either the verdict is seen here, or the new place there.
         fence(Ordering::SeqCst);
@@ -262,7 +305,7 @@ unsafe fn move_on(at: NonNull<DepNode>, job: NonNull<JobCore>, retired: &Fence) 
         let core = unsafe { job.as_ref() };
         // SAFETY: as above: the node is part of the block, or of a list that lives as long.
         let node = unsafe { at.as_ref() };
-        if core.disposal.verdict().is_some() && retired.unregister_from(&node.node, Place::Sibling) {
+        if core.disposal.verdict().is_some() && next.unregister_from(&node.node, place) {
             moved = false;
         }
     }
@@ -303,6 +346,7 @@ pub(crate) unsafe fn disarm(job: NonNull<JobCore>) {
         let taken = match node.node.place() {
             Place::Fence => fence.unregister(&node.node),
             Place::Sibling => fence.carrier().sibling(Slot::Retired).unregister_from(&node.node, Place::Sibling),
+            Place::Ahead => fence.sibling(Slot::First).unregister_from(&node.node, Place::Ahead),
             Place::Idle | Place::Lane => false,
         };
         if taken {
@@ -370,33 +414,6 @@ pub(crate) unsafe fn despite(job: NonNull<JobCore>) -> Option<Cause> {
     // SAFETY: in the order: committed and not reaped.
     unsafe { visit(job, look) };
     cause
-}
-
-/// The error of the first failed dependency that was left to the hardware, if its policy is "fail".
-///
-/// # Safety
-/// The job is in its queue's order, and was handed over with these nodes native.
-pub(crate) unsafe fn native_error(job: NonNull<JobCore>) -> Option<crate::FenceError> {
-    // SAFETY: not changed between commit and reaping.
-    if let Some(Status::Signaled(Err(error))) = unsafe { JobCore::own(job) }.map(Fence::status) {
-        // SAFETY: in the order; the flag does not change after the reservation.
-        if unsafe { JobCore::cells(job) }.flags.own_fails {
-            return Some(error);
-        }
-    }
-    let mut found = None;
-    let look = |at: NonNull<DepNode>| {
-        // SAFETY: alive: its job is in the queue's order.
-        let node = unsafe { at.as_ref() };
-        // SAFETY: not changed between commit and reaping.
-        match unsafe { fence_in(at) }.map(Fence::status) {
-            Some(Status::Signaled(Err(error))) if node.on_error() == OnError::Fail => found = found.or(Some(error)),
-            _ => {}
-        }
-    };
-    // SAFETY: alive: it is in the queue's order.
-    unsafe { each(job, 0, look) };
-    found
 }
 
 impl fmt::Debug for DepNode {

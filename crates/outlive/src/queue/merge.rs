@@ -10,6 +10,13 @@ use super::shared::QueueShared;
 use crate::fence::{Fence, Part, Slot, Status};
 use crate::mem::{AllocError, HeapVec, try_push};
 
+/// What goes with a fence that is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) on_error: OnError,
+    pub(crate) pipelined: bool,
+}
+
 /// The dependencies of one job, merged.
 pub(super) struct Dependencies {
     /// On the queue itself: the newest, and whether its error fails the job.
@@ -19,8 +26,8 @@ pub(super) struct Dependencies {
 
 /// A list that allocates only beyond what a block has nodes for.
 pub(super) struct FewOrMany {
-    pub(super) few: [Option<(Fence, OnError)>; INLINE_NODES],
-    pub(super) many: HeapVec<(Fence, OnError)>,
+    pub(super) few: [Option<(Fence, Terms)>; INLINE_NODES],
+    pub(super) many: HeapVec<(Fence, Terms)>,
 }
 
 impl FewOrMany {
@@ -32,11 +39,11 @@ impl FewOrMany {
         self.few.iter().flatten().count() + self.many.len()
     }
 
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut (Fence, OnError)> {
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut (Fence, Terms)> {
         self.few.iter_mut().flatten().chain(&mut self.many)
     }
 
-    fn push(&mut self, entry: (Fence, OnError)) -> Result<(), AllocError> {
+    fn push(&mut self, entry: (Fence, Terms)) -> Result<(), AllocError> {
         match self.few.iter_mut().find(|slot| slot.is_none()) {
             Some(slot) => *slot = Some(entry),
             None => try_push(&mut self.many, entry).map_err(|(error, _)| error)?,
@@ -52,18 +59,24 @@ impl Dependencies {
 
     /// Adds one. Per context only the newest is kept, unless something of an older one would be lost: see [`covers`].
     pub(super) fn add(&mut self, queue: &QueueShared, dependency: Dependency) -> Result<(), AllocError> {
-        let Dependency { fence, on_error } = dependency;
+        let Dependency { fence, on_error, pipelined } = dependency;
         if !fence.is_container() {
-            return self.add_one(queue, fence, on_error);
+            return self.add_one(queue, fence, on_error, pipelined);
         }
         // Each leaf by itself: so a failed job behind an array is waited for until it has retired, and fails whom it must.
         fence.parts(&mut |part| {
             let (Part::Leaf(fence) | Part::Any(fence)) = part;
-            self.add_one(queue, fence.clone(), on_error)
+            self.add_one(queue, fence.clone(), on_error, pipelined)
         })
     }
 
-    fn add_one(&mut self, queue: &QueueShared, fence: Fence, on_error: Option<OnError>) -> Result<(), AllocError> {
+    fn add_one(
+        &mut self,
+        queue: &QueueShared,
+        fence: Fence,
+        on_error: Option<OnError>,
+        pipelined: bool,
+    ) -> Result<(), AllocError> {
         let same_client = fence.client() != 0 && fence.client() == queue.info.client;
         let on_error = on_error.unwrap_or(if same_client { OnError::Fail } else { OnError::Run });
         if fence.status() == Status::Signaled(Ok(())) {
@@ -89,27 +102,32 @@ impl Dependencies {
                     let policy = if old.1 { OnError::Fail } else { OnError::Run };
                     let covered = covers(&old.0, policy) || (!old.1 && new.0.seqno() == old.0.seqno());
                     self.own = Some(new);
-                    return if covered { Ok(()) } else { self.add_other(old.0, policy) };
+                    return if covered {
+                        Ok(())
+                    } else {
+                        self.add_other(old.0, Terms { on_error: policy, pipelined: false })
+                    };
                 }
             }
         }
-        self.add_other(fence, on_error)
+        let pipelined = pipelined && queue.executes_behind(&fence);
+        self.add_other(fence, Terms { on_error, pipelined })
     }
 
-    fn add_other(&mut self, fence: Fence, on_error: OnError) -> Result<(), AllocError> {
-        for (kept, policy) in self.others.iter_mut() {
-            if kept.context() != fence.context() || *policy != on_error {
+    fn add_other(&mut self, fence: Fence, terms: Terms) -> Result<(), AllocError> {
+        for (kept, kept_terms) in self.others.iter_mut() {
+            if kept.context() != fence.context() || *kept_terms != terms {
                 continue;
             }
             let (older, newer_is_new) = if fence.seqno() >= kept.seqno() { (&*kept, true) } else { (&fence, false) };
-            if covers(older, on_error) || kept.seqno() == fence.seqno() {
+            if covers(older, terms.on_error) || kept.seqno() == fence.seqno() {
                 if newer_is_new {
                     *kept = fence;
                 }
                 return Ok(());
             }
         }
-        self.others.push((fence, on_error))
+        self.others.push((fence, terms))
     }
 }
 

@@ -24,7 +24,8 @@
 //! `config` what a submitter says · `submit` reserve and commit · `merge` dependencies merged · `pending` commits to come ·
 //! `order` the order, a plain state machine · `dispatch`
 //! starting · `complete` ending · `pass` signalling in order · `pump` the work on the lanes, timeouts · `deps`
-//! dependencies · `long` long-running contexts · `turn` the arbiter · `waits` what it waits for · `disposal` who decides · `job` the block of memory · `shared` what holds it together.
+//! dependencies · `native` those that the hardware waits for · `long` long-running contexts · `turn` the arbiter · `waits`
+//! what it waits for · `disposal` who decides · `job` the block of memory · `shared` what holds it together.
 
 mod complete;
 mod config;
@@ -35,6 +36,7 @@ mod inflight;
 pub(crate) mod job;
 pub(crate) mod long;
 mod merge;
+mod native;
 mod order;
 mod pass;
 mod pending;

@@ -19,6 +19,7 @@ use super::deps;
 use super::disposal::Hardware;
 use super::job::{Cells, JobCore, Stage, Step};
 use super::long::LongState;
+use super::native;
 use super::turn::Turn;
 use crate::exec::timer::Timer;
 use crate::fence::{Fence, FenceError, Slot, Status};
@@ -176,6 +177,10 @@ impl QueueState {
         self.next_start
     }
 
+    pub(crate) fn next_finish(&self) -> Option<NonNull<JobCore>> {
+        self.next_finish
+    }
+
     /// The job after `job`, in order.
     pub(crate) fn after(&self, job: NonNull<JobCore>) -> Option<NonNull<JobCore>> {
         // SAFETY: in the order, whose lock is held.
@@ -219,6 +224,17 @@ impl QueueState {
         if self.core(job).disposal.verdict().is_some() {
             return Next::Skip;
         }
+        if self.cells(job).flags.native {
+            // SAFETY: waiting in the order, whose lock is held.
+            match unsafe { native::before_start(job) } {
+                Ok(0) => {}
+                Ok(waiting) => return Next::Blocked(Blocked::Dependencies(waiting)),
+                Err(error) => {
+                    self.core(job).disposal.decide(dependency_failed(error));
+                    return Next::Skip;
+                }
+            }
+        }
         self.own_dependency(job, pipelined)
     }
 
@@ -226,11 +242,12 @@ impl QueueState {
     fn own_dependency(&self, job: NonNull<JobCore>, pipelined: bool) -> Next {
         // SAFETY: written before the commit, read under the queue's lock, taken by reaping.
         let Some(own) = (unsafe { JobCore::own(job) }) else { return Next::Start(job) };
-        if pipelined {
+        let status = own.status();
+        if pipelined && !matches!(status, Status::Signaled(Err(_))) {
             self.cells(job).flags.native = true;
             return Next::Start(job);
         }
-        match own.status() {
+        match status {
             Status::Pending => Next::Blocked(Blocked::Dependencies(1)),
             Status::Signaled(Ok(())) => Next::Start(job),
             Status::Signaled(Err(error)) if self.cells(job).flags.own_fails => {
@@ -308,6 +325,11 @@ impl QueueState {
             self.cells(job).ended = now;
         }
         let verdict = self.core(job).disposal.verdict()?;
+        let may_owe = running && self.cells(job).flags.native && native::counts(verdict);
+        // SAFETY: on the hardware, hence in the order, whose lock is held.
+        if may_owe && unsafe { native::before_end(job) } {
+            return None;
+        }
         if !running {
             // The one at the finish cursor is the one at the start cursor if it has not started: its predecessors have.
             if self.next_start == Some(job) {

@@ -12,6 +12,7 @@
 use super::deps;
 use super::disposal::Hardware;
 use super::job::{Cells, Flags, JobCore, Stage, Step};
+use super::native;
 use super::shared::{QueueShared, StateGuard};
 use crate::fence::{FenceError, Slot};
 use crate::sabotage::{self, Sabotage};
@@ -110,9 +111,9 @@ impl QueueShared {
     ) -> Result<(), FenceError> {
         let flags = state.cells(job).flags;
         let mut verdict = verdict;
-        if flags.scheduled && flags.native && verdict.is_ok() {
+        if flags.scheduled && flags.native && native::counts(verdict) {
             // SAFETY: this is the queue's pass, and the job is in the order.
-            if let Some(error) = unsafe { deps::native_error(job) } {
+            if let Some(error) = unsafe { native::error(job) } {
                 verdict = super::config::dependency_failed(error);
             }
         }

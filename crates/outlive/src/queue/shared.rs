@@ -334,7 +334,8 @@ impl QueueShared {
     /// The last dependency of `job`, which may be gone by now, has signaled.
     pub(crate) fn job_ready(&self, job: NonNull<JobCore>) {
         let state = self.state.lock();
-        let awaited = state.next_start() == Some(job) || state.refuse.is_some() || !state.pending.is_empty();
+        let is_next = state.next_start() == Some(job) || state.next_finish() == Some(job);
+        let awaited = is_next || state.refuse.is_some() || !state.pending.is_empty();
         drop(state);
         if awaited {
             self.poke();
@@ -357,6 +358,11 @@ impl QueueShared {
             && matches!(fence.sibling(Slot::First).status(), crate::fence::Status::Signaled(Ok(())))
             // SAFETY: these ops are this queue's.
             && unsafe { (self.ops.waits_natively)(self, fence) }
+    }
+
+    /// Whether the hardware executes this queue's jobs after the one that `fence` speaks of, once that has been handed over.
+    pub(crate) fn executes_behind(&self, fence: &Fence) -> bool {
+        fence.is_jobs() && fence.slot() == Slot::Finished && self.info.order != 0 && fence.order() == self.info.order
     }
 
     /// What a driver is told of `job`. Under the lock.

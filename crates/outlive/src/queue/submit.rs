@@ -9,7 +9,7 @@ use super::config::{Dependency, Job, OnError, Refusal, ReserveError};
 use super::deps::{self, MoreNode, NODES_MAX};
 use super::dispatch::Who;
 use super::job::{self, Cells, Flags, INLINE_NODES, JobCore, Stage, Step};
-use super::merge::Dependencies;
+use super::merge::{Dependencies, Terms};
 use super::pending::Pending;
 use super::shared::{QueueInner, QueueShared, StateGuard};
 use crate::check;
@@ -189,13 +189,13 @@ fn fill(mut job: NonNull<JobCore>, merged: Dependencies) {
     let core = unsafe { job.as_mut() };
     *core.own.get_mut() = merged.own.map(|(fence, _)| fence);
     for (node, entry) in core.nodes.iter_mut().zip(merged.others.few) {
-        if let Some((fence, on_error)) = entry {
-            node.fill(fence, on_error);
+        if let Some((fence, terms)) = entry {
+            node.fill(fence, terms);
         }
     }
     if let Some(more) = core.more.get_mut() {
-        for (node, (fence, on_error)) in more.iter_mut().zip(merged.others.many) {
-            node.dep_mut().fill(fence, on_error);
+        for (node, (fence, terms)) in more.iter_mut().zip(merged.others.many) {
+            node.dep_mut().fill(fence, terms);
         }
     }
 }
@@ -232,10 +232,11 @@ impl<D: Driver> Reserved<D> {
             return Err(self);
         }
         let mut fences = user_fences.iter();
+        let terms = Terms { on_error: OnError::Fail, pipelined: false };
         let fill = |mut node: NonNull<deps::DepNode>| {
             if let Some(fence) = fences.next() {
                 // SAFETY: the job is this one's, and its nodes are not armed.
-                unsafe { node.as_mut() }.fill(fence.inner().clone(), OnError::Fail);
+                unsafe { node.as_mut() }.fill(fence.inner().clone(), terms);
             }
         };
         // SAFETY: this owns the job.

@@ -12,8 +12,8 @@
 use super::policy::Policy;
 use super::turns::{Answer, Turns};
 use super::{Fair, Head, Share};
-use crate::exec::Executor;
 use crate::exec::hub::Hub;
+use crate::exec::{Executor, next_id};
 use crate::mem::shared::Ref;
 use crate::mem::{AllocError, HeapBox, HeapVec, try_box, try_reserve};
 use crate::queue::turn::Caller;
@@ -28,13 +28,14 @@ pub struct ArbiterConfig {
     credits: u32,
     engines: u32,
     queues: u32,
+    in_order: bool,
 }
 
 impl ArbiterConfig {
     /// One pool of `credits`, for hardware that executes one job at a time, and at most 256 queues.
     #[must_use]
     pub const fn new(credits: u32) -> Self {
-        Self { credits, engines: 1, queues: 256 }
+        Self { credits, engines: 1, queues: 256, in_order: false }
     }
 
     /// How many jobs the hardware executes at once: realtime queues get half of that. Default 1.
@@ -49,6 +50,15 @@ impl ArbiterConfig {
     #[must_use]
     pub const fn queues(mut self, most: u32) -> Self {
         self.queues = most;
+        self
+    }
+
+    /// Promises that the hardware executes the jobs of all its queues strictly in the order in which they are handed over, each
+    /// after the one before. So a job may be handed over behind another queue's, if its submitter says so
+    /// ([`Dependency::pipelined`](crate::Dependency::pipelined)). Default false.
+    #[must_use]
+    pub const fn in_order(mut self, in_order: bool) -> Self {
+        self.in_order = in_order;
         self
     }
 }
@@ -77,6 +87,8 @@ pub struct ArbiterStatus {
 pub(crate) struct ArbiterShared {
     hub: Ref<Hub>,
     credits: u32,
+    /// Its number, if its hardware executes in order; else 0.
+    order: u64,
     state: Lock<class::ArbiterState, State>,
 }
 
@@ -113,7 +125,8 @@ impl Arbiter {
         try_reserve(&mut callers, config.queues as usize)?;
         callers.extend((0..config.queues).map(|_| None));
         let state = Lock::new(State { turns, callers, closed: false });
-        let shared = ArbiterShared { hub: executor.hub().clone(), credits: config.credits, state };
+        let order = if config.in_order { next_id() } else { 0 };
+        let shared = ArbiterShared { hub: executor.hub().clone(), credits: config.credits, order, state };
         Ok(Self { shared: Ref::try_new(shared)? })
     }
 
@@ -161,6 +174,10 @@ impl ArbiterShared {
     /// The pool: no job of a queue may ask for more.
     pub(crate) const fn credits(&self) -> u32 {
         self.credits
+    }
+
+    pub(crate) const fn order(&self) -> u64 {
+        self.order
     }
 
     /// Whether it is for queues on this executor: one lane calls them all, by one clock.
