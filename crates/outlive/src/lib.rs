@@ -107,8 +107,8 @@ pub mod trace;
 pub mod vm;
 
 pub use device::{
-    Acquired, Charges, Device, DeviceConfig, Driver, ENGINES_MAX, EngineName, Fdinfo, JobCx, JobInfo, Outcome,
-    Principal, Quarantine, RESET_WATCHDOG_DEFAULT, ResetScope, ResetToken, Usage, Verdict,
+    Acquired, Charges, Device, DeviceConfig, Driver, ENGINES_MAX, EngineName, Fdinfo, JobCx, JobInfo, OFFENCES_MAX,
+    Outcome, Principal, Quarantine, RESET_WATCHDOG_DEFAULT, ResetScope, ResetToken, Usage, Verdict,
 };
 pub use exec::{Executor, ExecutorBuilder, Lane};
 pub use fence::{

@@ -110,9 +110,9 @@ fn every_job_is_counted_once_by_its_verdict() {
     rig.device.unplug();
     rig.idle();
     drop(commit_after_close(&rig, &dependant));
-    // Ok, canceled, timed out, device lost, faulted, innocent, driver bug, dependency.
-    assert_eq!(jobs(&queue.usage()), [2, 1, 1, 1, 1, 1, 0, 0]);
-    assert_eq!(jobs(&dependant.usage()), [1, 0, 0, 0, 0, 0, 0, 1]);
+    // Ok, canceled, timed out, device lost, faulted, innocent, driver bug, banned, dependency.
+    assert_eq!(jobs(&queue.usage()), [2, 1, 1, 1, 1, 1, 0, 0, 0]);
+    assert_eq!(jobs(&dependant.usage()), [1, 0, 0, 0, 0, 0, 0, 0, 1]);
     assert_eq!(queue.usage().ended(), 7);
 }
 

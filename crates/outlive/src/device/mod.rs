@@ -6,6 +6,7 @@
 //! The jobs on the hardware of all queues, closed ones too, are the device's *retire list*: each has a finite deadline, after
 //! which it is cancelled, its engine reset, the device reset, the device lost, each step under a watchdog.
 
+mod ban;
 pub(crate) mod driver;
 mod fdinfo;
 mod principal;
@@ -13,6 +14,7 @@ mod recovery;
 pub(crate) mod shared;
 pub(crate) mod usage;
 
+pub use ban::OFFENCES_MAX;
 pub use driver::{Acquired, Driver, JobCx, JobInfo, ResetScope, Verdict};
 pub use fdinfo::{EngineName, Fdinfo};
 pub use principal::{Charges, Principal};
@@ -30,6 +32,7 @@ use crate::queue::turn::{Caller, Place};
 use crate::queue::{Drained, JobQueue, OpenError, QueueConfig};
 use crate::sched::{ArbiterShared, BadWeight, Refused};
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use ban::BanRule;
 use core::fmt;
 use core::time::Duration;
 use shared::DeviceInner;
@@ -49,6 +52,7 @@ pub struct DeviceConfig {
     name: &'static str,
     reset_watchdog: Duration,
     cancel_grace: Duration,
+    ban: BanRule,
 }
 
 impl Default for DeviceConfig {
@@ -61,7 +65,8 @@ impl DeviceConfig {
     /// A device called `name` ("driver name" of its fences).
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self { name, reset_watchdog: RESET_WATCHDOG_DEFAULT, cancel_grace: Duration::from_millis(100) }
+        let cancel_grace = Duration::from_millis(100);
+        Self { name, reset_watchdog: RESET_WATCHDOG_DEFAULT, cancel_grace, ban: BanRule::DEFAULT }
     }
 
     /// How long the driver may take to answer a reset or an unplug. Default 1 s.
@@ -75,6 +80,15 @@ impl DeviceConfig {
     #[must_use]
     pub const fn cancel_grace(mut self, grace: Duration) -> Self {
         self.cancel_grace = grace;
+        self
+    }
+
+    /// Bans a principal when `offences` of its jobs, at most [`OFFENCES_MAX`], had to be taken off this device by force within
+    /// `window`: their time was over and they were cancelled, or they took a reset. Its waiting jobs then fail, what it has on
+    /// the hardware goes on, and it gets no more jobs in until [`Principal::lift_ban`]. 0: never. Default 10 in 10 s.
+    #[must_use]
+    pub const fn ban_after(mut self, offences: u32, window: Duration) -> Self {
+        self.ban = BanRule { offences, window };
         self
     }
 }

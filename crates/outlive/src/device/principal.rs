@@ -1,15 +1,20 @@
 //! `Principal`: who is charged for jobs until they have retired, so that hanging, closing and coming back in a loop gains
 //! nothing; and what it has used from the beginning.
 //!
+//! Who hangs the hardware too often is banned (`ban`): its queues refuse jobs until that is lifted.
+//!
 //! A principal may belong to a group, which is a principal too: what is charged to it, and what it uses, counts for both.
 //! Charging is atomic adds with roll-back on refusal; it never blocks and is exact at rest.
 
+use super::ban::{BanRule, Offences};
 use super::usage::{Counters, Outcome, Usage, Writers};
 use crate::exec::next_id;
 use crate::mem::AllocError;
 use crate::mem::shared::Ref;
 use crate::queue::Refusal;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Lock, class};
+use crate::time::Time;
 use core::time::Duration;
 
 /// A user or a group of queues with common limits. Clones are the same principal.
@@ -26,6 +31,9 @@ struct Account {
     jobs: AtomicU64,
     bytes: AtomicU64,
     counters: Counters,
+    offences: Lock<class::Offences, Offences>,
+    /// Written under the lock of `offences`.
+    banned: AtomicBool,
 }
 
 /// What is, or may be, charged at one time.
@@ -61,9 +69,17 @@ impl Principal {
     }
 
     fn with_group(limits: Charges, group: Option<Self>) -> Result<Self, AllocError> {
-        let (jobs, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        let counters = Counters::new(Writers::Many);
-        Ok(Self { account: Ref::try_new(Account { id: next_id(), group, limits, jobs, bytes, counters })? })
+        let account = Account {
+            id: next_id(),
+            group,
+            limits,
+            jobs: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            counters: Counters::new(Writers::Many),
+            offences: Lock::new(Offences::new()),
+            banned: AtomicBool::new(false),
+        };
+        Ok(Self { account: Ref::try_new(account)? })
     }
 
     /// Its number, never reused in a process.
@@ -82,6 +98,34 @@ impl Principal {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.account.counters.read()
+    }
+
+    /// Whether it, or a group it is in, is banned: its queues, on all devices, refuse jobs with [`Refusal::Banned`], and those
+    /// committed fail with [`Banned`](crate::FenceError::Banned). Closing queues and opening others changes nothing. See
+    /// [`DeviceConfig::ban_after`](crate::DeviceConfig::ban_after). Takes no lock; any context.
+    #[must_use]
+    pub fn is_banned(&self) -> bool {
+        // ORDERING: Acquire pairs with `offend`: the offences that led to it are counted.
+        self.line().any(|principal| principal.account.banned.load(Ordering::Acquire))
+    }
+
+    /// Lifts its ban, with a clean record; not that of a group it is in. Its queues accept jobs again, the same ones too.
+    /// Any context; never blocks.
+    pub fn lift_ban(&self) {
+        let mut offences = self.account.offences.lock();
+        offences.lift();
+        self.account.banned.store(false, Ordering::Release);
+    }
+
+    /// A job of it was taken off the hardware by force. Whether it is banned for that, now. Its group is not to blame.
+    pub(crate) fn offend(&self, now: Time, rule: BanRule) -> bool {
+        self.line().for_each(|principal| principal.account.counters.offended());
+        let mut offences = self.account.offences.lock();
+        let banned = offences.offend(now, rule);
+        if banned {
+            self.account.banned.store(true, Ordering::Release);
+        }
+        banned
     }
 
     /// It, its group, that one's group.

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "the list of queues and erased drivers; docs/unsafe.md, `device::shared`")]
 
 use super::DeviceConfig;
+use super::ban::BanRule;
 use super::driver::{Driver, ResetScope};
 use super::recovery::{Action, Recovery, ResetToken};
 use crate::check;
@@ -31,12 +32,13 @@ pub(crate) struct DeviceShared {
     pub(crate) id: u64,
     pub(crate) name: &'static str,
     pub(crate) cancel_grace: Duration,
+    pub(crate) ban: BanRule,
     reset: unsafe fn(&Self, ResetScope, ResetToken),
     unplug: unsafe fn(&Self, ResetToken),
     work: LaneNode,
     pub(crate) state: Lock<class::DeviceState, DeviceState>,
     /// News from queues, who may not take the device's lock under theirs: some queue wants its engine reset, a job
-    /// wants the whole device reset, the device is lost.
+    /// wants the whole device reset, the device is lost, a principal was banned.
     wishes: AtomicU32,
     quarantined_jobs: AtomicU64,
     quarantined_bytes: AtomicU64,
@@ -46,6 +48,7 @@ pub(crate) struct DeviceShared {
 const WISH_ENGINE: u32 = 1;
 const WISH_DEVICE: u32 = 2;
 const WISH_LOST: u32 = 4;
+const WISH_BAN: u32 = 8;
 
 pub(crate) struct DeviceState {
     pub(crate) recovery: Recovery,
@@ -78,6 +81,7 @@ impl<D: Driver> DeviceInner<D> {
             id,
             name: config.name,
             cancel_grace: config.cancel_grace,
+            ban: config.ban,
             reset: reset::<D>,
             unplug: unplug::<D>,
             work: LaneNode::new(Task::Run(work)),
@@ -142,6 +146,11 @@ impl DeviceShared {
     /// The device is gone. Under a queue's lock, or none.
     pub(crate) fn lose_from_queue(&self) {
         self.wish(WISH_LOST);
+    }
+
+    /// A principal was banned: its queues are to hear of it. Under a queue's lock.
+    pub(crate) fn look_for_bans(&self) {
+        self.wish(WISH_BAN);
     }
 
     /// Tells the machine what queues wished: one engine at a time, the others stay marked.
@@ -259,6 +268,9 @@ impl DeviceShared {
             let now = self.header.hub().now();
             let mut state = self.state.lock();
             self.header.hub().timers.fired(&mut state.timer, now);
+            if self.wishes.fetch_and(!WISH_BAN, Ordering::AcqRel) & WISH_BAN != 0 {
+                Self::walk(&state, ResetScope::Device, QueueShared::look_for_ban);
+            }
             if state.recovery.is_up() {
                 self.collect(&mut state);
             } else if self.wishes.load(Ordering::Relaxed) & WISH_LOST != 0 {

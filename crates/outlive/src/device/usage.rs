@@ -34,13 +34,15 @@ pub enum Outcome {
     Innocent,
     /// See [`FenceError::DriverBug`].
     DriverBug,
+    /// See [`FenceError::Banned`].
+    Banned,
     /// See [`FenceError::Dependency`].
     Dependency,
 }
 
 impl Outcome {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ok,
         Self::Canceled,
         Self::TimedOut,
@@ -48,6 +50,7 @@ impl Outcome {
         Self::Faulted,
         Self::Innocent,
         Self::DriverBug,
+        Self::Banned,
         Self::Dependency,
     ];
 
@@ -65,6 +68,7 @@ impl Outcome {
                 Cause::Faulted { .. } | Cause::Quarantined => Self::Faulted,
                 Cause::Innocent => Self::Innocent,
                 Cause::DriverBug => Self::DriverBug,
+                Cause::Banned => Self::Banned,
             },
         }
     }
@@ -80,6 +84,7 @@ impl Outcome {
             Self::Faulted => "faulted",
             Self::Innocent => "innocent",
             Self::DriverBug => "driver-bug",
+            Self::Banned => "banned",
             Self::Dependency => "dependency",
         }
     }
@@ -92,6 +97,7 @@ pub struct Usage {
     engines: [Duration; ENGINES],
     waited: Duration,
     waited_most: Duration,
+    offences: u64,
     jobs: [u64; Outcome::ALL.len()],
 }
 
@@ -123,6 +129,13 @@ impl Usage {
         self.waited_most
     }
 
+    /// Jobs that had to be taken off the hardware by force, since their time was over: too many soon after each other, and
+    /// whoever submitted them is banned ([`DeviceConfig::ban_after`](crate::DeviceConfig::ban_after)).
+    #[must_use]
+    pub const fn offences(&self) -> u64 {
+        self.offences
+    }
+
     /// Jobs that ended so.
     #[must_use]
     pub const fn jobs(&self, outcome: Outcome) -> u64 {
@@ -151,6 +164,7 @@ pub(crate) struct Counters {
     engines: [AtomicU64; ENGINES],
     waited: AtomicU64,
     waited_most: AtomicU64,
+    offences: AtomicU64,
     jobs: [AtomicU64; Outcome::ALL.len()],
 }
 
@@ -161,6 +175,7 @@ impl Counters {
             engines: core::array::from_fn(|_| AtomicU64::new(0)),
             waited: AtomicU64::new(0),
             waited_most: AtomicU64::new(0),
+            offences: AtomicU64::new(0),
             jobs: core::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -189,6 +204,11 @@ impl Counters {
         self.waited_most.fetch_max(ns, Ordering::Relaxed);
     }
 
+    /// A job was taken off by force.
+    pub(crate) fn offended(&self) {
+        self.add(&self.offences, 1);
+    }
+
     /// A job has its verdict.
     #[inline]
     pub(crate) fn ended(&self, outcome: Outcome) {
@@ -201,6 +221,7 @@ impl Counters {
             engines: core::array::from_fn(|engine| time(&self.engines[engine])),
             waited: time(&self.waited),
             waited_most: time(&self.waited_most),
+            offences: self.offences.load(Ordering::Relaxed),
             jobs: core::array::from_fn(|outcome| self.jobs[outcome].load(Ordering::Relaxed)),
         }
     }

@@ -23,6 +23,8 @@ pub enum FenceError {
     Quarantined,
     /// The driver broke its contract with the library: it panicked, or named a fence that cannot signal first.
     DriverBug,
+    /// Whoever submitted it is banned: too many jobs of theirs had to be taken off the hardware by force.
+    Banned,
     /// What it depended on failed, and its submitter had chosen to fail then.
     Dependency(
         /// The cause, at its root.
@@ -51,6 +53,8 @@ pub enum Cause {
     Quarantined,
     /// See [`FenceError::DriverBug`].
     DriverBug,
+    /// See [`FenceError::Banned`].
+    Banned,
 }
 
 /// The kind of a failed dependency, beyond every cause's number.
@@ -68,6 +72,7 @@ impl FenceError {
             Self::Innocent => Cause::Innocent,
             Self::Quarantined => Cause::Quarantined,
             Self::DriverBug => Cause::DriverBug,
+            Self::Banned => Cause::Banned,
             Self::Dependency(cause) => cause,
         }
     }
@@ -84,6 +89,7 @@ impl FenceError {
             Cause::Innocent => (5, 0),
             Cause::Quarantined => (6, 0),
             Cause::DriverBug => (7, 0),
+            Cause::Banned => (8, 0),
         };
         let kind = if matches!(error, Self::Dependency(_)) { DEPENDENCY } else { cause };
         (kind << 8) | (cause << 12) | ((code as u32) << 16)
@@ -99,6 +105,7 @@ impl FenceError {
             4 => Cause::Faulted { code },
             5 => Cause::Innocent,
             6 => Cause::Quarantined,
+            8 => Cause::Banned,
             _ => Cause::DriverBug,
         };
         Err(if (word >> 8) & 0xf == DEPENDENCY { Self::Dependency(cause) } else { cause.error() })
@@ -117,6 +124,7 @@ impl Cause {
             Self::Innocent => FenceError::Innocent,
             Self::Quarantined => FenceError::Quarantined,
             Self::DriverBug => FenceError::DriverBug,
+            Self::Banned => FenceError::Banned,
         }
     }
 }
@@ -134,6 +142,9 @@ impl fmt::Display for FenceError {
             Self::Quarantined => f.write_str("quarantined: the hardware may still touch its memory"),
             Self::DriverBug => {
                 f.write_str("the driver broke its contract: it panicked, or `acquire` named fences that cannot help")
+            }
+            Self::Banned => {
+                f.write_str("banned: too many jobs of this client hung; whoever runs the device may lift it")
             }
             Self::Dependency(cause) => write!(f, "a dependency failed: {}", cause.error()),
         }
@@ -156,6 +167,7 @@ mod tests {
             Cause::Innocent,
             Cause::Quarantined,
             Cause::DriverBug,
+            Cause::Banned,
         ];
         assert_eq!(FenceError::decode(FenceError::encode(Ok(()))), Ok(()));
         for cause in causes {

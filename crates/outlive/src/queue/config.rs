@@ -342,6 +342,8 @@ pub enum Refusal {
     Closed,
     /// The device is gone.
     DeviceLost,
+    /// The principal is banned: too many of its jobs had to be taken off the hardware by force.
+    Banned,
     /// The principal has reached a limit; it gets room when its jobs retire.
     OverLimit {
         /// What it has charged now, in the unit of the limit reached.
@@ -367,6 +369,7 @@ impl fmt::Display for Refusal {
             }
             Self::Closed => f.write_str("the queue is closed: make another"),
             Self::DeviceLost => f.write_str("the device is gone: open it again"),
+            Self::Banned => FenceError::Banned.fmt(f),
             Self::OverLimit { charged, limit } => {
                 write!(f, "the principal has {charged} of at most {limit} charged: wait for its jobs to retire")
             }

@@ -100,6 +100,8 @@ pub(crate) struct Flags {
     pub(crate) acquired: bool,
     /// Its time was up, and the hardware still has it: counted by its queue.
     pub(crate) overdue: bool,
+    /// Its principal was blamed for it.
+    pub(crate) offence: bool,
 }
 
 /// How far the library has gone to get a running job off the hardware.

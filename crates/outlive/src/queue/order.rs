@@ -52,6 +52,8 @@ pub(crate) struct QueueState {
     pub(crate) unreaped: u64,
     /// Accepts nothing more.
     pub(crate) closed: bool,
+    /// Its principal was banned when somebody looked.
+    pub(crate) banned: bool,
     /// What waiting jobs fail with, if they may not start any more.
     pub(crate) refuse: Option<FenceError>,
     /// What running jobs fail with, if nobody is interested in them any more.
@@ -125,6 +127,7 @@ impl QueueState {
             depth: 0,
             unreaped: 0,
             closed: false,
+            banned: false,
             refuse: None,
             refuse_running: None,
             suspended_at: None,

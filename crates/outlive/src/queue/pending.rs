@@ -72,7 +72,8 @@ impl QueueShared {
         self.arm(&mut state, deadline);
         // SAFETY: in the list.
         let ready = unsafe { job.as_ref() }.waiting.fetch_sub(1, Ordering::AcqRel) == 1;
-        if ready || state.refuse_running.is_some() {
+        self.heed_ban(&mut state);
+        if ready || state.refuse_running.is_some() || state.banned {
             self.poke();
         }
     }
@@ -86,7 +87,7 @@ impl QueueShared {
             // SAFETY: in the list of pending jobs, whose lock is held.
             let core = unsafe { job.as_ref() };
             let due = state.cells(job).due;
-            if let Some(error) = state.refuse_running {
+            if let Some(error) = state.refuse_running.or(state.banned.then_some(FenceError::Banned)) {
                 core.disposal.decide(Err(error));
             } else if due <= now {
                 core.disposal.decide(Err(FenceError::TimedOut));

@@ -108,6 +108,7 @@ impl QueueShared {
     fn pump(&self) {
         let due = self.due.swap(false, Ordering::AcqRel);
         let mut state = self.state.lock();
+        self.heed_ban(&mut state);
         // The clock is read only by those who need it: a job that merely became ready does not.
         if due || state.drain || state.token_late || !state.pending.is_empty() {
             state = self.pump_timed(state);
@@ -199,6 +200,9 @@ impl QueueShared {
             Overdue::Cancel => {
                 self.trace_step(job, Escalation::Cancel);
                 state.hold_back(job);
+                if core.disposal.verdict() == Some(Err(FenceError::TimedOut)) {
+                    self.blame(&state, job, now);
+                }
                 let cells = state.cells(job);
                 cells.step = Step::Canceling;
                 cells.due = now.after(self.device.cancel_grace);
@@ -208,7 +212,7 @@ impl QueueShared {
             }
             Overdue::Reset => {
                 state.hold_back(job);
-                self.want_reset(&state, job, ResetScope::Queue(self.id()));
+                self.want_reset(&state, job, ResetScope::Queue(self.id()), now);
             }
         }
         let settled = state.cells(job).flags.settled;
@@ -247,13 +251,14 @@ impl QueueShared {
                 cells.step = Step::Resetting;
                 self.device.lose_from_queue();
             }
-            Verdict::Reset(scope) => self.want_reset(state, job, scope),
+            Verdict::Reset(scope) => self.want_reset(state, job, scope, now),
             Verdict::KeepWaiting(_) | Verdict::Fail => self.poke(),
         }
     }
 
-    fn want_reset(&self, state: &StateGuard<'_>, job: NonNull<JobCore>, scope: ResetScope) {
+    fn want_reset(&self, state: &StateGuard<'_>, job: NonNull<JobCore>, scope: ResetScope, now: Time) {
         state.cells(job).step = Step::Resetting;
+        self.blame(state, job, now);
         let whole = scope == ResetScope::Device;
         self.trace_step(job, if whole { Escalation::DeviceReset } else { Escalation::EngineReset });
         if whole {
@@ -261,6 +266,28 @@ impl QueueShared {
         } else {
             self.wants_reset.store(true, Ordering::Release);
             self.device.look_for_wishes();
+        }
+    }
+
+    /// `job` is taken off by force: an offence of its principal, counted once, unless the driver is to blame.
+    fn blame(&self, state: &StateGuard<'_>, job: NonNull<JobCore>, now: Time) {
+        // SAFETY: in the order.
+        let verdict = unsafe { job.as_ref() }.disposal.verdict();
+        let drivers_fault = match verdict {
+            // It dropped the completion.
+            Some(Err(FenceError::Canceled)) => !state.closed,
+            Some(Err(FenceError::DriverBug)) => true,
+            _ => false,
+        };
+        if drivers_fault || core::mem::replace(&mut state.cells(job).flags.offence, true) {
+            return;
+        }
+        self.counters.offended();
+        let Some(principal) = &self.principal else { return };
+        if principal.offend(now, self.device.ban) {
+            let (principal, client) = (principal.id(), self.info.client);
+            self.hub().trace(|| Event::Banned { principal, client });
+            self.device.look_for_bans();
         }
     }
 
@@ -290,7 +317,7 @@ impl QueueShared {
             return;
         }
         if !state.closed {
-            state.refuse = None;
+            state.refuse = state.banned.then_some(FenceError::Banned);
         }
         self.trace_change(QueueChange::Resumed);
         self.poke();

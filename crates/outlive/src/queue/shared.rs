@@ -32,7 +32,7 @@ use crate::exec::object::{Counted, Object, ObjectHeader};
 use crate::fence::{ContextInfo, Fence, FenceError, Slot, UserSource};
 use crate::mem::list::Link;
 use crate::mem::shared::Ref;
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Guard, Lock, class};
 use crate::time::Time;
 use crate::trace::{Event, QueueChange};
@@ -392,6 +392,26 @@ impl QueueShared {
         true
     }
 
+    /// Its principal may have been banned, or forgiven: its waiting jobs fail, or what is committed from now on does not.
+    pub(crate) fn heed_ban(&self, state: &mut QueueState) {
+        let Some(principal) = &self.principal else { return };
+        let banned = principal.is_banned();
+        if banned == state.banned || state.closed {
+            return;
+        }
+        state.banned = banned;
+        if banned {
+            state.refuse.get_or_insert(FenceError::Banned);
+            self.withdraw(state);
+        } else if state.refuse == Some(FenceError::Banned) {
+            state.refuse = None;
+            // A suspension may have lasted too long meanwhile.
+            state.next_due = Time::ZERO;
+            self.due.store(true, Ordering::Release);
+        }
+        self.poke();
+    }
+
     /// `close`: from any context, never blocks, never fails.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
@@ -409,6 +429,12 @@ impl QueueShared {
         state.held = true;
         self.withdraw(&mut state);
         !state.token
+    }
+
+    /// Somebody was banned.
+    pub(crate) fn look_for_ban(&self) -> bool {
+        self.heed_ban(&mut self.state.lock());
+        true
     }
 
     /// The device is lost.

@@ -13,6 +13,7 @@ use super::merge::{Dependencies, Terms};
 use super::pending::Pending;
 use super::shared::{QueueInner, QueueShared, StateGuard};
 use crate::check;
+use crate::device::Principal;
 use crate::device::driver::Driver;
 use crate::exec::object::Object;
 use crate::fence::{Fence, FenceError, Retired, Slot, UserFence};
@@ -167,6 +168,9 @@ fn prepare<'a>(
             None => {}
         }
     }
+    if queue.principal.as_ref().is_some_and(Principal::is_banned) {
+        return Err(Refusal::Banned);
+    }
     let mut merged = Dependencies::new();
     for dependency in dependencies {
         merged.add(queue, dependency).map_err(Refusal::OutOfMemory)?;
@@ -303,6 +307,7 @@ impl QueueShared {
 
     fn publish(&self, job: NonNull<JobCore>, who: Who) {
         let mut state = self.state.lock();
+        self.heed_ban(&mut state);
         state.last_seqno += 1;
         // SAFETY: alive: its count passes to the order below.
         let header = unsafe { JobCore::header(job).as_ref() };

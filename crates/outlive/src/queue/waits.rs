@@ -43,6 +43,8 @@ pub enum WaitsFor {
     Suspension,
     /// Its device is being reset, or is gone.
     Reset,
+    /// Its long-running context is off the hardware, or on its way, for somebody who needs its memory.
+    Preempted,
     /// A job of it whose time was up and that has not left the hardware.
     Overdue,
     /// Nothing: the signalling lane, or whoever is at it, will start it.
@@ -77,6 +79,7 @@ impl QueueShared {
             Blocked::Gate => WaitsFor::Turn,
             Blocked::Suspended if state.suspended_at.is_some() => WaitsFor::Suspension,
             Blocked::Suspended if state.held => WaitsFor::Reset,
+            Blocked::Suspended if state.is_parked() => WaitsFor::Preempted,
             Blocked::Suspended => WaitsFor::Overdue,
         }
     }
@@ -98,6 +101,7 @@ impl fmt::Display for WaitsFor {
             Self::Resource(fence) => write!(f, "resource {}", Named(fence)),
             Self::Suspension => f.write_str("the end of a suspension"),
             Self::Reset => f.write_str("the end of a reset"),
+            Self::Preempted => f.write_str("its context to come back to the hardware"),
             Self::Overdue => f.write_str("a job whose time was up to leave the hardware"),
             Self::Start => f.write_str("the dispatcher"),
         }

@@ -82,6 +82,8 @@ pub mod class {
         ArbiterState = 1015 "outlive arbiter";
         /// A pool's leases.
         PoolState = 1017 "outlive pool";
+        /// What a principal has done.
+        Offences = 1018 "outlive offences";
         /// A bare fence context's order of fences.
         ContextState = 1020 "outlive fence context";
         /// What is in flight on one ring.

@@ -102,6 +102,13 @@ pub enum Event {
         /// The step taken.
         step: Escalation,
     },
+    /// A principal had too many jobs that had to be taken off the hardware by force.
+    Banned {
+        /// The principal's number.
+        principal: u64,
+        /// Whose the last of these jobs was.
+        client: u64,
+    },
     /// The device changed state.
     Device {
         /// The device's number.

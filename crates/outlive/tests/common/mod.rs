@@ -265,6 +265,10 @@ impl Rig {
     }
 
     pub fn on(executor: Executor, inline: bool) -> Self {
+        Self::with(executor, DeviceConfig::new("fake"), inline)
+    }
+
+    pub fn with(executor: Executor, config: DeviceConfig, inline: bool) -> Self {
         let live = Arc::new(Live::default());
         let gpu = Gpu {
             held: InFlight::with_capacity(1 << 12).unwrap(),
@@ -275,7 +279,7 @@ impl Rig {
             inline,
             live: live.clone(),
         };
-        let device = Device::with_config(&executor, DeviceConfig::new("fake"), gpu).unwrap();
+        let device = Device::with_config(&executor, config, gpu).unwrap();
         Self { executor, device, live }
     }
 

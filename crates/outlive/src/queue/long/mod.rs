@@ -23,10 +23,10 @@ mod preempt;
 mod work;
 
 use super::shared::QueueShared;
-use super::{Drained, Job, JobQueue, OpenError, QueueConfig, QueueStatus, ReserveError, Reserved};
+use super::{Drained, Job, JobQueue, OpenError, QueueConfig, QueueStatus, ReserveError, Reserved, WaitsFor};
 use crate::Dependency;
-use crate::device::Device;
 use crate::device::driver::Driver;
+use crate::device::{Device, Usage};
 use crate::exec::object::Object;
 use crate::fence::{Names, Retired, Unpublished, UserFence};
 use crate::mem::AllocError;
@@ -122,6 +122,18 @@ impl<D: Driver> LongQueue<D> {
     #[must_use]
     pub fn status(&self) -> QueueStatus {
         self.queue.status()
+    }
+
+    /// As [`JobQueue::usage`].
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.queue.usage()
+    }
+
+    /// As [`JobQueue::waits_for`].
+    #[must_use]
+    pub fn waits_for(&self) -> WaitsFor {
+        self.queue.waits_for()
     }
 }
 
