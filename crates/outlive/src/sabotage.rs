@@ -42,6 +42,12 @@ pub enum Sabotage {
     FloorFalls,
     /// Whoever waits for a lease is not told that it has it.
     LoseLeaseWakeUp,
+    /// A reservation takes a fence for signaled once its job's `finished` is.
+    ReuseAtFinished,
+    /// Slots reserved in a reservation are not counted: the second reservation finds the first one's room free.
+    SlotNotCounted,
+    /// A reservation says that it is idle for a writer while readers are at it.
+    IdleTooSoon,
 }
 
 #[cfg(feature = "sabotage")]

@@ -15,8 +15,8 @@ use outlive::{
     JOB_BYTES, Job, JobCx, JobFences, JobInfo, JobQueue, Lane, LongQueue, LongReserved, Names, Off, OnError, OpenError,
     Outcome, Pending, PreemptToken, Principal, Quarantine, QueueConfig, QueueStatus, Ready, Refusal, Refused,
     Registration, ReserveError, Reserved, ResetScope, ResetToken, Restart, Retired, Signaler, Status, Time, Timeline,
-    TimelineError, Times, Unpublished, Usage, UserFence, UserSource, Verdict, WaitError, WaitsFor, check, pool, sched,
-    sync, trace,
+    TimelineError, Times, Unpublished, Usage, UserFence, UserSource, Verdict, WaitError, WaitsFor, check, pool, resv,
+    sched, sync, trace,
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any, const_assert, const_assert_eq};
 use std::io::Write;
@@ -73,6 +73,24 @@ table! {
     Registration: Send Sync, not Clone Copy;
     FenceFuture: Send Sync, not Clone Unpin;
     Dependency: Send Sync Clone;
+}
+
+// Reservations are handles; a transaction and its tokens stay in the thread and the attempt that has them.
+table! {
+    resv::Reservation: Send Sync Clone Eq, not Copy;
+    resv::Snapshot: Send Sync, not Clone;
+    resv::Description: Send Sync;
+    resv::Interrupt: Send Sync, not Clone;
+    resv::Interrupter: Send Sync Clone;
+    resv::Transaction<'static>: Send, not Clone;
+    resv::Attempt<'static>: Sized, not Send Sync Clone;
+    resv::Sealed<'static>: Sized, not Send Sync Clone;
+    resv::Slot<'static>: Sized, not Clone Copy Default;
+    resv::Slots<'static>: Iterator, not Clone Copy Default;
+    resv::Locked<'static>: Copy Eq, not Default;
+    resv::LockError: Send Sync Copy Eq Error;
+    resv::Injection: Send Sync Copy;
+    resv::Usage: Send Sync Copy Ord Hash;
 }
 
 // What must be used up once: no second one can be made.

@@ -28,7 +28,7 @@ use crate::mem::list::{Link, List};
 use crate::mem::shared::Ref;
 use crate::mem::{AllocError, try_alloc, try_str};
 use crate::sabotage::{self, Sabotage};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{self, Lock, class};
 use crate::time::Time;
 use crate::trace::Event;
@@ -115,6 +115,7 @@ pub(crate) fn info(
         driver: try_str(names.driver)?,
         timeline: try_str(names.timeline)?,
         ident: executor.hub().ident.clone(),
+        quarantined: AtomicBool::new(false),
     })
 }
 

@@ -101,6 +101,26 @@ impl Fence {
         self.header().info.as_ref().map_or(0, |info| info.order)
     }
 
+    /// Whether anybody has waited for it, or asked to be told.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.word() & state::ARMED != 0
+    }
+
+    /// Says that some memory behind its context is never free: before the signal, so that who sees that, or a later one's,
+    /// sees this.
+    pub(crate) fn quarantine_context(&self) {
+        if let Some(info) = &self.header().info {
+            // ORDERING: the signal's Release publishes it.
+            info.quarantined.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a `retired` of its context, up to this one, signaled that memory is never free. Only of one that has signaled.
+    pub(crate) fn context_is_quarantined(&self) -> bool {
+        // ORDERING: whoever asks has seen this one's signal, with Acquire.
+        self.header().info.as_ref().is_some_and(|info| info.quarantined.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn device(&self) -> u64 {
         self.header().info.as_ref().map_or(0, |info| info.device)
     }

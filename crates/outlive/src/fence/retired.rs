@@ -28,8 +28,12 @@ impl Retired {
     /// # Errors
     /// [`ContainerError::OutOfMemory`].
     pub fn all_of(retired: &[Self]) -> Result<Self, ContainerError> {
-        let each = retired.iter().map(|Self(fence)| fence);
-        Fence::all_of_each(each).map(Self)
+        Self::all_of_each(retired.iter())
+    }
+
+    /// As [`Retired::all_of`].
+    pub(crate) fn all_of_each<'a>(each: impl Iterator<Item = &'a Self> + Clone) -> Result<Self, ContainerError> {
+        Fence::all_of_each(each.map(|Self(fence)| fence)).map(Self)
     }
 
     /// As a plain fence, for waiting and dependencies.

@@ -30,7 +30,7 @@ use crate::exec::hub::Ident;
 use crate::mem::list::List;
 use crate::mem::shared::Ref;
 use crate::mem::{HeapBox, free, whole};
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Lock, class};
 use crate::time::Time;
 use core::alloc::Layout;
@@ -50,6 +50,9 @@ pub(crate) struct ContextInfo {
     pub(crate) driver: HeapBox<str>,
     pub(crate) timeline: HeapBox<str>,
     pub(crate) ident: Ref<Ident>,
+    /// Set before the first `retired` of the context signals that memory is never free, and never cleared: who kept only a
+    /// later fence of the context asks here for the earlier ones.
+    pub(crate) quarantined: AtomicBool,
 }
 
 /// Shared by the fences of one block.

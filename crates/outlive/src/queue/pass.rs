@@ -148,6 +148,9 @@ impl QueueShared {
         // SAFETY: taken out of the order by this pass, whose count keeps it alive.
         let retired = unsafe { JobCore::lend(job, Slot::Retired) };
         self.hub().trace(|| Event::JobRetired { job: JobCore::id(job), result });
+        if result.is_err() {
+            retired.quarantine_context();
+        }
         retired.signal(result, at, self.hub());
     }
 

@@ -1,47 +1,87 @@
-//! Reservation objects: which fences hang on a buffer, and who must wait for which. Built so far: the usages and their rule.
-//! The objects themselves, their slots of type [`Retired`](crate::Retired), and the ticketed transaction over many of them are
-//! still to come.
+//! Reservation objects: which fences hang on a buffer, and who must wait for which; and the transaction, which locks many of
+//! them without a deadlock. The kernel's `dma_resv`, `ww_mutex` and `drm_exec`, for drivers, address spaces and whoever evicts.
+//!
+//! # Types
+//! | type | right |
+//! |---|---|
+//! | [`Reservation`] | a counted handle: look, wait, hint, describe; lock in a transaction |
+//! | [`Transaction`] | lock many, in any order |
+//! | [`Attempt`] | the lock phase: lock, reserve slots, look; it may run again |
+//! | [`Sealed`] | the sealed phase: add fences; it runs once and cannot contend |
+//! | [`Locked`], [`Slot`], [`Slots`] | "locked by this attempt", "and has room for a fence", "for several" |
+//!
+//! # Example
+//! ```
+//! use outlive::resv::{Reservation, Slot, Transaction, Usage};
+//! # use outlive::{Completion, Driver, JobCx, JobQueue};
+//! # struct Gpu;
+//! # impl Driver for Gpu {
+//! #     type Job = &'static str;
+//! #     type Queue = ();
+//! #     fn run(&self, _: &mut JobCx<'_, Self>, done: Completion) { done.complete(Ok(())) }
+//! # }
+//! # let queue = JobQueue::new(Gpu)?;
+//! let (texture, target) = (Reservation::new()?, Reservation::new()?);
+//! let draw = Transaction::new().run::<(Slot<'_>, Slot<'_>), _>(
+//!     // May run several times.
+//!     |attempt| Ok((attempt.prepare(&texture)?, attempt.prepare(&target)?)),
+//!     // Runs once, with both locked.
+//!     |sealed, (texture, target)| {
+//!         let after = sealed.fences(texture.locked(), Usage::for_access(false));
+//!         let after = after.chain(sealed.fences(target.locked(), Usage::for_access(true)));
+//!         let after: Vec<_> = after.map(|(_, fence)| fence.into_fence()).collect();
+//!         let job = queue.reserve_after("draw", after)?.commit();
+//!         sealed.add(texture, Usage::Read, &job.retired());
+//!         sealed.add(target, Usage::Write, &job.retired());
+//!         Ok::<_, Box<dyn std::error::Error>>(job)
+//!     },
+//! )??;
+//! assert!(draw.finished().is_signaled() && target.is_idle(Usage::Read)?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is on it
+//! Only [`Retired`](crate::Retired) fences (rule 4): a buffer is in use until the hardware cannot touch it any more, whatever a
+//! job's verdict. An error on one means that this will never be; the reservation that sees it is *poisoned*: no transaction
+//! locks it, waiting for it fails. So who locks before it reuses or evicts does neither. Looks happen when it is locked, waited
+//! for, asked whether it is idle, or copied.
+//!
+//! # Why it cannot deadlock
+//! Locks are taken by age, see `resv::ticket`: nobody waits for somebody older while owning anything. One thread has one
+//! transaction at a time; they rank outside all locks of the library and inside embedders' outer ones
+//! ([`class::Reservation`](crate::sync::class::Reservation)), which is checked in debug builds. Signalling paths never take
+//! one, so fences may be waited for with reservations locked. What lies behind a reservation, its owner, its waiters and its
+//! fences, is under a plain lock that is held for a moment, by lookers too: they never wait for an owner.
+//!
+//! # Slots
+//! A fence is added where memory must not be asked for, for a job has been committed then. So room is reserved before, as
+//! [`Slot`]s: counted, cumulative, each good for one fence, void at the end of the attempt. Adding needs one, so forgetting to
+//! reserve does not compile, and adding cannot fail.
+//!
+//! # Contexts
+//! Looking: any. [`Reservation::new`], [`snapshot`](Reservation::snapshot), [`singleton`](Reservation::singleton),
+//! [`describe`](Reservation::describe) and the lock phase allocate. Transactions and [`Reservation::wait`] block.
 
-/// What a fence on a buffer stands for, strongest first, as in the kernel's `enum dma_resv_usage`. Asking for one means asking
-/// for it and all stronger ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Usage {
-    /// Memory management: moves and clears. Everyone waits for it.
-    Kernel,
-    /// A writer.
-    Write,
-    /// A reader.
-    Read,
-    /// Nobody's business but the memory manager's: no implicit synchronisation.
-    Bookkeep,
-}
+mod attempt;
+mod carry;
+mod describe;
+mod fences;
+mod inject;
+mod interrupt;
+mod locks;
+mod reservation;
+mod ticket;
+mod transaction;
+mod usage;
 
-impl Usage {
-    /// What a new access must wait for: a writer for all readers and writers, a reader for all writers.
-    #[must_use]
-    pub const fn for_access(write: bool) -> Self {
-        if write { Self::Read } else { Self::Write }
-    }
+#[cfg(all(test, loom))]
+mod loom_tests;
 
-    /// Whether asking for `self` yields a fence of usage `fence`.
-    #[must_use]
-    pub fn includes(self, fence: Self) -> bool {
-        fence <= self
-    }
-}
-
-#[cfg(all(test, not(loom), not(shuttle)))]
-mod tests {
-    use super::Usage;
-
-    #[test]
-    fn readers_wait_for_writers_and_writers_for_all_but_bookkeeping() {
-        let asked = |write| {
-            let usage = Usage::for_access(write);
-            [Usage::Kernel, Usage::Write, Usage::Read, Usage::Bookkeep].map(|fence| usage.includes(fence))
-        };
-        assert_eq!(asked(false), [true, true, false, false]);
-        assert_eq!(asked(true), [true, true, true, false]);
-    }
-}
+pub use attempt::{Attempt, Locked, Sealed, Slot, Slots};
+pub use carry::{Carry, Plain};
+pub use describe::Description;
+pub use inject::Injection;
+pub use interrupt::{Interrupt, Interrupter};
+pub use reservation::{Reservation, Snapshot};
+pub use transaction::{LockError, Transaction};
+pub use usage::Usage;

@@ -48,7 +48,8 @@ use core::ops::{Deref, DerefMut};
 /// What kind of lock this is, for order and for signalling sections.
 ///
 /// Implemented by empty enums, so that a lock pays nothing for its class. The library's own classes are in
-/// [`crate::sync::class`]; ranks 0 to 999 are free for embedders' outer locks, 2000 and up for inner ones.
+/// [`crate::sync::class`]; ranks 0 to 899 are free for embedders' outer locks, 901 to 999 for those that are taken with
+/// reservations locked, 2000 and up for inner ones.
 pub trait LockClass: 'static {
     /// As reports call it.
     const NAME: &'static str;
@@ -73,6 +74,18 @@ pub mod class {
         };
     }
 
+    /// Reservations, as many as one transaction locks: outside all that is the library's, inside embedders' outer locks. Their
+    /// holder may wait for fences and allocate, so nothing that signals may take one. It is no [`Lock`](super::Lock): see
+    /// [`crate::resv::Transaction`].
+    #[derive(Debug)]
+    pub enum Reservation {}
+
+    impl LockClass for Reservation {
+        const NAME: &'static str = "outlive reservation";
+        const RANK: u16 = 900;
+        const SIGNALLING: bool = false;
+    }
+
     classes! {
         /// A device: its queues, its recovery.
         DeviceState = 1000 "outlive device";
@@ -88,6 +101,8 @@ pub mod class {
         ContextState = 1020 "outlive fence context";
         /// What is in flight on one ring.
         InFlightSlots = 1030 "outlive in-flight map";
+        /// One reservation's owner, waiters and fences, for a moment.
+        ReservationState = 1032 "outlive reservation state";
         /// A timeline's order of points.
         TimelineState = 1035 "outlive timeline";
         /// One fence's waiters.

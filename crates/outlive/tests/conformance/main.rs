@@ -8,9 +8,12 @@
     reason = "tests may panic and allocate"
 )]
 
+mod drm_exec_test;
+mod mock_job;
 mod st_dma_fence;
 mod st_dma_fence_chain;
 mod st_dma_fence_unwrap;
+mod st_dma_resv;
 
 use outlive::{Executor, Fence, FenceContext, Names, Signaler, Status};
 use std::time::Duration;
