@@ -112,9 +112,9 @@ pub use device::{
 };
 pub use exec::{Executor, ExecutorBuilder, Lane};
 pub use fence::{
-    Cause, ContainerError, Fence, FenceContext, FenceError, FenceFuture, Hook, Names, Producer, Refused, Registration,
-    Retired, SignalSafe, Signaler, Status, Timeline, TimelineError, Unpublished, UserFence, UserSource,
-    WATCHDOG_DEFAULT, WaitError,
+    Cause, ContainerError, Fence, FenceContext, FenceError, FenceFuture, Hook, Names, PointReservation, Producer,
+    Progress, Refused, Registration, Retired, SignalSafe, Signaler, Status, Syncobj, SyncobjError, SyncobjWait,
+    Timeline, TimelineError, Unpublished, Until, UserFence, UserSource, WATCHDOG_DEFAULT, WaitError,
 };
 pub use mem::AllocError;
 pub use queue::{

@@ -48,6 +48,34 @@ pub enum Sabotage {
     SlotNotCounted,
     /// A reservation says that it is idle for a writer while readers are at it.
     IdleTooSoon,
+    /// A wait for a sync object misses what is submitted to it.
+    MissInstall,
+    /// A wait for all of several points ends before the last.
+    WaitForAllButOne,
+    /// An array of points is signaled one by one, as far as the memory goes.
+    SignalHalfAnArray,
+    /// An array of fences signals before its last member.
+    ArrayBeforeLast,
+    /// Of an array only the first member is seen.
+    FirstMemberOnly,
+    /// In a merge a newer fence does not stand for an older one.
+    MergeKeepsOlder,
+    /// A point of a timeline signals without its predecessors.
+    PointOutOfTurn,
+    /// A point of a timeline does not wait for its own fence.
+    PointWithoutFence,
+    /// A look-up wants the exact number of a point.
+    ExactPointOnly,
+    /// A running wait follows its sync object.
+    ForgetSnapshot,
+    /// A wait takes what is submitted for signaled.
+    SubmittedIsSignaled,
+    /// A query shows what is submitted as signaled.
+    QuerySubmitted,
+    /// A wait for signals accepts what nobody has submitted.
+    AcceptUnsubmitted,
+    /// Doing something with no sync objects at all succeeds.
+    AcceptNone,
 }
 
 #[cfg(feature = "sabotage")]

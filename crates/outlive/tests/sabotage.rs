@@ -18,7 +18,8 @@ use outlive::sabotage::{Sabotage, commit};
 use outlive::sched::{Fair, Head, Policy, Priority, Share};
 use outlive::trace::{Event, FenceId, Record};
 use outlive::{
-    Acquired, Cause, Charges, Executor, FenceContext, FenceError, Job, Names, Principal, QueueConfig, Time, check,
+    Acquired, Cause, Charges, Executor, Fence, FenceContext, FenceError, Job, Names, Principal, QueueConfig, Signaler,
+    Syncobj, SyncobjWait, Time, Until, check,
 };
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,6 +59,43 @@ fn skip_signal() {
         let job = queue.reserve(rig.buffers(1)).unwrap().commit();
         rig.complete(&queue, 1, Ok(()));
         assert!(ok(&job.finished()));
+    });
+}
+
+fn bare(executor: &Executor) -> (Signaler, Fence) {
+    FenceContext::new(executor, Names { driver: "d", timeline: "t" }).unwrap().allocate().unwrap().publish()
+}
+
+#[test]
+fn miss_install() {
+    sees(Sabotage::MissInstall, || {
+        let executor = Executor::manual().unwrap();
+        let object = Syncobj::new(&executor, "o").unwrap();
+        let wait = SyncobjWait::any_of(&[(&object, 1)], Until::SubmittedAndSignaled).unwrap();
+        object.signal(1).unwrap();
+        assert!(wait.as_user_fence().is_signaled());
+    });
+}
+
+#[test]
+fn wait_for_all_but_one() {
+    sees(Sabotage::WaitForAllButOne, || {
+        let executor = Executor::manual().unwrap();
+        let objects = [(); 2].map(|()| Syncobj::new(&executor, "o").unwrap());
+        let wait = SyncobjWait::all_of(&objects.each_ref().map(|object| (object, 0)), Until::Submitted).unwrap();
+        objects[1].signal(0).unwrap();
+        assert!(!wait.as_user_fence().is_signaled());
+    });
+}
+
+#[test]
+fn array_before_last() {
+    sees(Sabotage::ArrayBeforeLast, || {
+        let executor = Executor::manual().unwrap();
+        let ((one, first), (_two, second)) = (bare(&executor), bare(&executor));
+        let all = Fence::all_of(&[first, second]).unwrap();
+        one.signal(Ok(()));
+        assert!(pending(&all));
     });
 }
 

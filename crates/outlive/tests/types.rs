@@ -13,10 +13,10 @@ use outlive::{
     Acquired, AllocError, Cause, Charges, Completion, ContainerError, Dependency, Device, DeviceConfig, Drained,
     Driver, Executor, ExecutorBuilder, Fdinfo, Fence, FenceContext, FenceError, FenceFuture, Full, Hook, InFlight,
     JOB_BYTES, Job, JobCx, JobFences, JobInfo, JobQueue, Lane, LongQueue, LongReserved, Names, Off, OnError, OpenError,
-    Outcome, Pending, PreemptToken, Principal, Quarantine, QueueConfig, QueueStatus, Ready, Refusal, Refused,
-    Registration, ReserveError, Reserved, ResetScope, ResetToken, Restart, Retired, Signaler, Status, Time, Timeline,
-    TimelineError, Times, Unpublished, Usage, UserFence, UserSource, Verdict, WaitError, WaitsFor, check, pool, resv,
-    sched, sync, trace,
+    Outcome, Pending, PointReservation, PreemptToken, Principal, Progress, Quarantine, QueueConfig, QueueStatus, Ready,
+    Refusal, Refused, Registration, ReserveError, Reserved, ResetScope, ResetToken, Restart, Retired, Signaler, Status,
+    Syncobj, SyncobjError, SyncobjWait, Time, Timeline, TimelineError, Times, Unpublished, Until, Usage, UserFence,
+    UserSource, Verdict, WaitError, WaitsFor, check, pool, resv, sched, sync, trace,
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any, const_assert, const_assert_eq};
 use std::io::Write;
@@ -68,6 +68,9 @@ table! {
     Pending: Send Sync, not Clone;
     FenceContext: Send Sync, not Clone;
     Timeline: Send Sync, not Clone;
+    Syncobj: Send Sync Clone Eq, not Copy;
+    SyncobjWait: Send Sync Clone Eq, not Copy;
+    PointReservation: Send Sync, not Clone Copy;
     Unpublished: Send Sync, not Clone;
     Hook: Send Sync Clone;
     Registration: Send Sync, not Clone Copy;
@@ -161,6 +164,9 @@ table! {
     WaitError: Send Sync Copy Eq;
     ContainerError: Send Sync Copy Eq Error;
     TimelineError: Send Sync Copy Eq Error;
+    SyncobjError: Send Sync Copy Eq Error;
+    Progress: Send Sync Copy Eq;
+    Until: Send Sync Copy Eq;
     Refusal: Send Sync Copy Eq;
     OpenError: Send Sync Copy Eq;
     AllocError: Send Sync Copy Eq;
@@ -206,6 +212,8 @@ assert_not_impl_any!(Fence: Into<Retired>, Into<UserFence>);
 assert_not_impl_any!(JobFences: Into<Retired>, Into<Dependency>);
 assert_not_impl_any!(Drained: Into<Fence>, Into<Dependency>);
 assert_not_impl_any!(Pending: Into<Fence>, Into<Dependency>);
+assert_not_impl_any!(SyncobjWait: Into<Fence>, AsRef<Fence>, Into<Dependency>, Into<Retired>, core::ops::Deref);
+assert_not_impl_any!(Syncobj: Into<Fence>, Into<Dependency>);
 assert_impl_all!(Dependency: From<Fence>, From<&'static Fence>, From<&'static Retired>);
 assert_impl_all!(Retired: core::ops::Deref<Target = Fence>);
 
@@ -216,6 +224,8 @@ const_assert_eq!(size_of::<Option<Fence>>(), WORD);
 const_assert_eq!(size_of::<Retired>(), WORD);
 const_assert_eq!(size_of::<UserFence>(), WORD);
 const_assert_eq!(size_of::<JobFences>(), WORD);
+const_assert_eq!(size_of::<Syncobj>(), WORD);
+const_assert_eq!(size_of::<SyncobjWait>(), WORD);
 const_assert_eq!(size_of::<Completion>(), WORD);
 const_assert_eq!(size_of::<Option<Completion>>(), WORD);
 const_assert_eq!(size_of::<Time>(), 8);

@@ -1,4 +1,5 @@
-//! Containers: fences made of other fences. Arrays (`fence::array`) and points of timelines (`fence::timeline`).
+//! Containers: fences made of other fences. Arrays (`fence::array`), points of timelines (`fence::timeline`), and waits for sync
+//! objects (`fence::syncobj::wait`), which only user fences are made of.
 //!
 //! # Shape
 //! A container is one block, `[Header][State][Own]` and what its kind adds, so it is a [`Fence`] like any other: reading it is one
@@ -6,8 +7,8 @@
 //! container itself has one (`ARMED` is passed on then, once).
 //!
 //! # Flat
-//! An array holds fences that are no containers; a point holds such a fence or an array. So a signal goes through at most
-//! three levels, and no fence can wait for itself: what a container is made of was there before it.
+//! An array holds fences that are no containers; a point holds such a fence or an array; a wait holds any of them. So a
+//! signal goes through at most four levels, and no fence can wait for itself: what a container is made of was there before it.
 //!
 //! # Who keeps whom
 //! A container counts its members; a member does not count the container. A signaller that takes a `Member` off takes a
@@ -20,11 +21,13 @@
 
 use super::array;
 use super::state::{Fence, Header, State};
+use super::syncobj::wait;
 use super::timeline;
 use crate::exec::hub::Hub;
 use crate::exec::node::{Kind, Node};
 use crate::mem::AllocError;
 use crate::mem::shared::Ref;
+use crate::sabotage::{self, Sabotage};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::time::Time;
 use core::convert::Infallible;
@@ -73,6 +76,8 @@ pub(super) enum Sort {
     Any,
     /// A point of a timeline.
     Point,
+    /// A wait for points of sync objects. Only ever inside a [`UserFence`](super::UserFence).
+    Wait,
 }
 
 /// What every container's block starts with.
@@ -85,42 +90,73 @@ pub(super) struct Base {
     pub(super) context: AtomicU64,
 }
 
-/// A container's place on a fence it is made of.
+/// A container's node on a fence it is made of.
 #[repr(C)]
-pub(super) struct Member {
+pub(super) struct MemberNode {
     node: Node,
     owner: NonNull<Header>,
+}
+
+/// A container's place on a fence it is made of, with that fence.
+#[repr(C)]
+pub(super) struct Member {
+    at: MemberNode,
     pub(super) fence: Fence,
 }
 
 // SAFETY: the node is touched under the lock of the fence it is on; the pointer is the container's around it.
-unsafe impl Send for Member {}
+unsafe impl Send for MemberNode {}
 // SAFETY: as above.
-unsafe impl Sync for Member {}
+unsafe impl Sync for MemberNode {}
 
 impl Member {
     pub(super) fn new(owner: NonNull<Header>, fence: Fence) -> Self {
-        Self { node: Node::new(Kind::Member, 0), owner, fence }
+        Self { at: MemberNode::new(owner), fence }
     }
 
     /// Hangs it on its fence; false if that has signaled.
     ///
     /// # Safety
-    /// Idle, in its container's block, and [`Member::leave`] is called before that goes.
+    /// As for [`MemberNode::hang`].
     pub(super) unsafe fn hang(&self) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { self.fence.register_quietly(NonNull::from(self).cast()) }
+        unsafe { self.at.hang(&self.fence) }
     }
 
     /// Takes it off its fence. After this no signaller knows the container, except by a count.
     pub(super) fn leave(&self) {
-        self.fence.unregister(&self.node);
+        self.at.leave(&self.fence);
+    }
+}
+
+impl MemberNode {
+    pub(super) fn new(owner: NonNull<Header>) -> Self {
+        Self { node: Node::new(Kind::Member, 0), owner }
+    }
+
+    /// The block it is in.
+    pub(super) fn container(&self) -> NonNull<Header> {
+        self.owner
+    }
+
+    /// Hangs it on `fence`; false if that has signaled.
+    ///
+    /// # Safety
+    /// Idle, in its container's block, and [`MemberNode::leave`] is called before that goes.
+    pub(super) unsafe fn hang(&self, fence: &Fence) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { fence.register_quietly(NonNull::from(self).cast()) }
+    }
+
+    /// Takes it off `fence`, on which it hangs, or did.
+    pub(super) fn leave(&self, fence: &Fence) {
+        fence.unregister(&self.node);
     }
 
     /// The container of a member; `None` if it is dying.
     ///
     /// # Safety
-    /// `at` is on its fence, whose lock is held.
+    /// `at` is on a fence, whose lock is held.
     pub(super) unsafe fn owner(at: NonNull<Self>) -> Option<Fence> {
         // SAFETY: the container cannot go before it took the member off, which needs the lock.
         let owner = unsafe { at.as_ref() }.owner;
@@ -169,12 +205,18 @@ impl Fence {
     /// As [`Fence::for_each_leaf`], but does not look into an array of which any will do.
     pub(crate) fn parts<E>(&self, visit: &mut impl FnMut(Part<'_>) -> Result<(), E>) -> Result<(), E> {
         match self.sort() {
-            None => visit(Part::Leaf(self)),
+            // What a wait is for may not be submitted yet, so to those who ask it is one thing.
+            None | Some(Sort::Wait) => visit(Part::Leaf(self)),
             Some(Sort::Any) => visit(Part::Any(self)),
-            Some(Sort::All) => array::members(self).iter().try_for_each(|member| visit(Part::Leaf(&member.fence))),
+            Some(Sort::All) => {
+                let seen = if sabotage::is(Sabotage::FirstMemberOnly) { 1 } else { usize::MAX };
+                array::members(self).iter().take(seen).try_for_each(|member| visit(Part::Leaf(&member.fence)))
+            }
             Some(Sort::Point) => timeline::contents(self, |content| match content.sort() {
                 Some(Sort::Any) => visit(Part::Any(content)),
-                Some(_) => array::members(content).iter().try_for_each(|member| visit(Part::Leaf(&member.fence))),
+                Some(Sort::All | Sort::Point | Sort::Wait) => {
+                    array::members(content).iter().try_for_each(|member| visit(Part::Leaf(&member.fence)))
+                }
                 None => visit(Part::Leaf(content)),
             }),
         }
@@ -190,7 +232,8 @@ pub(super) fn driver_name(fence: &Fence) -> &str {
     match fence.sort() {
         None => "stub",
         Some(Sort::Point) => "timeline",
-        Some(_) => "array",
+        Some(Sort::Wait) => "user",
+        Some(Sort::All | Sort::Any) => "array",
     }
 }
 
@@ -200,6 +243,7 @@ pub(super) fn timeline_name(fence: &Fence) -> &str {
         Some(Sort::All) => "all",
         Some(Sort::Any) => "any",
         Some(Sort::Point) => timeline::name(fence),
+        Some(Sort::Wait) => "sync objects",
     }
 }
 
@@ -220,7 +264,8 @@ pub(super) fn arm(fence: &Fence) {
     match fence.sort() {
         None => {}
         Some(Sort::Point) => timeline::arm(fence),
-        Some(_) => array::members(fence).iter().for_each(|member| member.fence.arm()),
+        Some(Sort::Wait) => wait::arm(fence),
+        Some(Sort::All | Sort::Any) => array::members(fence).iter().for_each(|member| member.fence.arm()),
     }
 }
 
@@ -229,7 +274,8 @@ pub(super) fn deadline(fence: &Fence, at: Time) {
     match fence.sort() {
         None => {}
         Some(Sort::Point) => timeline::deadline(fence, at),
-        Some(_) => array::members(fence).iter().for_each(|member| member.fence.set_deadline(at)),
+        Some(Sort::Wait) => wait::deadline(fence, at),
+        Some(Sort::All | Sort::Any) => array::members(fence).iter().for_each(|member| member.fence.set_deadline(at)),
     }
 }
 
@@ -237,12 +283,14 @@ pub(super) fn deadline(fence: &Fence, at: Time) {
 ///
 /// # Safety
 /// `at` is in the block of `container` and was taken off by the signaller.
-pub(super) unsafe fn advance(container: &Fence, at: NonNull<Member>, hub: &Ref<Hub>) {
+pub(super) unsafe fn advance(container: &Fence, at: NonNull<MemberNode>, hub: &Ref<Hub>) {
     match container.sort() {
         None => {}
         Some(Sort::Point) => timeline::advance(container, hub),
         // SAFETY: passed on.
-        Some(_) => unsafe { array::advance(container, at, hub) },
+        Some(Sort::Wait) => unsafe { wait::advance(container, at, hub) },
+        // SAFETY: passed on.
+        Some(Sort::All | Sort::Any) => unsafe { array::advance(container, at.cast(), hub) },
     }
 }
 
@@ -257,6 +305,8 @@ pub(super) unsafe fn drop_own(header: NonNull<Header>) {
         // SAFETY: passed on.
         Sort::Point => unsafe { timeline::drop_own(header) },
         // SAFETY: passed on.
+        Sort::Wait => unsafe { wait::drop_own(header) },
+        // SAFETY: passed on.
         Sort::All | Sort::Any => unsafe { array::drop_own(header) },
     }
     // SAFETY: a container's block.
@@ -267,6 +317,6 @@ pub(super) unsafe fn drop_own(header: NonNull<Header>) {
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Member({:?} of {:?})", self.fence, self.node)
+        write!(f, "Member({:?} of {:?})", self.fence, self.at.node)
     }
 }

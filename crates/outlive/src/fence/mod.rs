@@ -7,6 +7,7 @@
 //! | [`Signaler`] | signal one fence, once; made by a [`FenceContext`] |
 //! | [`Fence::all_of`], [`Fence::any_of`], [`Fence::merge`] | one fence made of several |
 //! | [`Timeline`] | number points, look them up |
+//! | [`Syncobj`] | hand fences on, and wait for those that are to come |
 //! | [`Retired`] | a fence after which the hardware cannot touch a job's memory: what reservations accept |
 //! | [`UserFence`], [`UserSource`] | a promise that need not be kept: waits for fences, never becomes one |
 //! | [`Registration`] | take a closure back |
@@ -26,6 +27,7 @@ mod merge;
 mod retired;
 mod signal;
 mod state;
+mod syncobj;
 mod timeline;
 mod user;
 mod wait;
@@ -33,7 +35,11 @@ mod wait;
 #[cfg(all(test, loom))]
 mod loom_containers;
 #[cfg(all(test, loom))]
+mod loom_syncobj;
+#[cfg(all(test, loom))]
 mod loom_tests;
+#[cfg(all(test, shuttle))]
+mod shuttle_syncobj;
 
 pub use callback::{Refused, Registration, SignalSafe};
 pub use container::ContainerError;
@@ -45,6 +51,7 @@ pub use hook::{Hook, Producer};
 pub use retired::Retired;
 pub(crate) use state::{ContextInfo, Header, PackedLayout, Slot, State};
 pub use state::{Fence, Status};
+pub use syncobj::{PointReservation, Progress, Syncobj, SyncobjError, SyncobjWait, Until};
 pub use timeline::{Timeline, TimelineError};
 pub use user::{UserFence, UserSource};
 pub use wait::WaitError;

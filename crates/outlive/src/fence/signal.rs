@@ -5,7 +5,7 @@
 //! interrupts included; it never allocates, blocks or runs foreign code, except closures declared safe for that.
 #![expect(unsafe_code, reason = "nodes of others; docs/unsafe.md, `fence::signal`")]
 
-use super::container::{self, Member};
+use super::container::{self, MemberNode};
 use super::error::FenceError;
 use super::hook::Hook;
 use super::state::{ARMED, DEADLINE, DONE, Fence, SIGNALED, WAITERS, Waiters};
@@ -265,9 +265,9 @@ impl Fence {
                     unsafe { crate::queue::dispatch::resource_signaled(node) };
                 }
                 Kind::Member => {
-                    // SAFETY: a member's node starts a `Member`, whose container, dying or not, needs the lock held here
+                    // SAFETY: a member's node starts a `MemberNode`, whose container, dying or not, needs the lock held here
                     // to go.
-                    let owner = unsafe { Member::owner(node.cast()) };
+                    let owner = unsafe { MemberNode::owner(node.cast()) };
                     // SAFETY: as above.
                     unsafe { node.as_ref() }.set_place(Place::Idle);
                     drop(waiters);

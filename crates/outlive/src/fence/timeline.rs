@@ -27,7 +27,8 @@ use crate::exec::hub::Hub;
 use crate::exec::next_id;
 use crate::mem::list::{Link, List};
 use crate::mem::shared::Ref;
-use crate::mem::{AllocError, HeapBox, try_alloc, try_str};
+use crate::mem::{AllocError, HeapBox, free, try_alloc, try_str};
+use crate::sabotage::{self, Sabotage};
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Lock, class};
 use crate::time::Time;
@@ -153,9 +154,16 @@ impl Timeline {
         if fence.sort() == Some(Sort::Point) {
             return Err(TimelineError::Container(ContainerError::Nested));
         }
-        let layout = Layout::new::<Point>();
-        let packed = PackedLayout::new(layout, CONTAINER).ok_or(AllocError { bytes: layout.size() })?;
-        let block = try_alloc(layout)?.cast::<Point>();
+        let (point, old) = self.add_in(Room::new()?, number, fence);
+        self.collect(old);
+        Ok(point)
+    }
+
+    /// As [`Timeline::add`], but allocates nothing, and leaves to the caller what can be collected. Number 0 on a timeline
+    /// without points makes a point before the first. `fence` is no point.
+    pub(super) fn add_in(&self, room: Room, number: u64, fence: &Fence) -> (Fence, Cut) {
+        debug_assert_ne!(fence.sort(), Some(Sort::Point), "points are flat");
+        let (block, packed) = room.take();
         let mut order = self.inner.order.lock();
         let in_turn = number > order.last;
         let below = if in_turn { order.last } else { 0 };
@@ -185,9 +193,19 @@ impl Timeline {
         // SAFETY: a block with one state, one of whose counts this takes over.
         let point = unsafe { Fence::from_block(block.cast(), Slot::First) };
         let old = self.inner.publish(&mut order, &point);
-        drop(order);
-        self.inner.retire(old);
-        Ok(point)
+        (point, Cut(old))
+    }
+
+    /// Gives up what [`Timeline::add_in`] cut off.
+    pub(super) fn collect(&self, cut: Cut) {
+        self.inner.retire(cut.0);
+    }
+
+    /// The newest point, pending or not; `None` before the first.
+    pub(super) fn newest(&self) -> Option<Fence> {
+        let _walk = Walk::new(&self.inner);
+        // SAFETY: under a walk, the head is whole.
+        unsafe { Point::at(self.inner.head.load(Ordering::Acquire)) }.map(Point::handle)
     }
 
     /// The fence of point `number`, or of the next one there is, if that number was left out. `None`: it has signaled and
@@ -207,7 +225,8 @@ impl Timeline {
             return Err(TimelineError::NotSubmitted { last });
         }
         while let Some(point) = at {
-            if point.own.below < number {
+            let exact = sabotage::is(Sabotage::ExactPointOnly);
+            if point.own.below < number && (!exact || point.number() == number) {
                 return Ok(Some(point.handle()));
             }
             // SAFETY: under a walk.
@@ -230,6 +249,41 @@ impl Timeline {
     }
 }
 
+/// Memory for one point.
+pub(super) struct Room {
+    block: NonNull<Point>,
+    packed: PackedLayout,
+}
+
+// SAFETY: memory that nobody else knows.
+unsafe impl Send for Room {}
+// SAFETY: as above; a reference gives nothing.
+unsafe impl Sync for Room {}
+
+/// A point that was cut off, with its count, or null.
+#[must_use = "to be collected"]
+pub(super) struct Cut(*mut Header);
+
+impl Room {
+    pub(super) fn new() -> Result<Self, AllocError> {
+        let layout = Layout::new::<Point>();
+        let packed = PackedLayout::new(layout, CONTAINER).ok_or(AllocError { bytes: layout.size() })?;
+        Ok(Self { block: try_alloc(layout)?.cast(), packed })
+    }
+
+    fn take(self) -> (NonNull<Point>, PackedLayout) {
+        let this = core::mem::ManuallyDrop::new(self);
+        (this.block, this.packed)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and not used.
+        unsafe { free(self.block.cast(), Layout::new::<Point>()) };
+    }
+}
+
 impl Drop for Timeline {
     fn drop(&mut self) {
         let head = self.inner.head.swap(ptr::null_mut(), Ordering::AcqRel);
@@ -249,12 +303,13 @@ impl Inner {
         if !idle {
             own.prev.store(old, Ordering::Relaxed);
         }
+        let in_turn = idle || sabotage::is(Sabotage::PointOutOfTurn);
         // SAFETY: idle, in the point's block; `drop_own` takes it off. Quiet, so no foreign code runs under the lock.
         let hung = unsafe { own.member.hang() };
         // SAFETY: the lock is held.
         let turn = unsafe { &mut *own.turn.get() };
         turn.decided = !hung;
-        if let Some((result, at)) = result_of(&own.member.fence).filter(|_| idle && !hung) {
+        if let Some((result, at)) = result_of(&own.member.fence).filter(|_| in_turn && !hung) {
             order.stamp = order.stamp.max(at);
             self.done.store(point.seqno(), Ordering::Release);
             point.signal_unseen(result, order.stamp);
@@ -446,10 +501,11 @@ impl Order {
         let point = unsafe { Point::from_link(link) };
         // SAFETY: the lock is held.
         let turn = unsafe { &mut *point.own.turn.get() };
-        if !turn.decided {
+        let forced = sabotage::is(Sabotage::PointWithoutFence).then_some((Ok(()), self.stamp));
+        if !turn.decided && forced.is_none() {
             return None;
         }
-        let (result, at) = result_of(&point.own.member.fence)?;
+        let (result, at) = result_of(&point.own.member.fence).or(forced)?;
         // SAFETY: the front, and the lock is held.
         unsafe { self.pending.remove(link) };
         turn.pending = false;

@@ -58,8 +58,8 @@ impl UserFence {
         Ok((UserSource { inner }, Self { fence }))
     }
 
-    /// A job's end, seen as something that need not come.
-    pub(crate) const fn of_job(fence: Fence) -> Self {
+    /// A job's end, or a wait for sync objects, seen as something that need not come.
+    pub(crate) const fn of(fence: Fence) -> Self {
         Self { fence }
     }
 

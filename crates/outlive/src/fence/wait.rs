@@ -8,6 +8,7 @@
 
 use super::error::FenceError;
 use super::state::{Fence, Status};
+use super::user::UserFence;
 use crate::check::{self, Violation};
 use crate::exec::Executor;
 use crate::exec::node::{Kind, Node};
@@ -173,6 +174,20 @@ impl Executor {
     /// As for [`Fence::wait`], and [`WaitError::Stuck`] when nothing is pending that could signal it.
     #[track_caller]
     pub fn wait(&self, fence: &Fence, timeout: Duration) -> Result<(), WaitError> {
+        self.drive_until(fence, timeout)
+    }
+
+    /// As [`Executor::wait`], for a user fence.
+    ///
+    /// # Errors
+    /// As for [`Executor::wait`].
+    #[track_caller]
+    pub fn wait_user(&self, user: &UserFence, timeout: Duration) -> Result<(), WaitError> {
+        self.drive_until(user.inner(), timeout)
+    }
+
+    #[track_caller]
+    fn drive_until(&self, fence: &Fence, timeout: Duration) -> Result<(), WaitError> {
         if self.hub().ident.driver.load(Ordering::Relaxed) == 0 {
             return fence.wait(timeout);
         }

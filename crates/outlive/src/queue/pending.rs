@@ -35,7 +35,7 @@ impl Pending {
     /// Its end as something that need not come: signals when the job finishes, or is cancelled before its commit.
     #[must_use]
     pub fn done(&self) -> UserFence {
-        UserFence::of_job(self.finished.clone())
+        UserFence::of(self.finished.clone())
     }
 
     /// Cancels it, unless it was committed; false if it was. Its payload goes to the reaper. Any context; never blocks.

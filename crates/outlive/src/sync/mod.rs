@@ -103,6 +103,8 @@ pub mod class {
         InFlightSlots = 1030 "outlive in-flight map";
         /// One reservation's owner, waiters and fences, for a moment.
         ReservationState = 1032 "outlive reservation state";
+        /// A sync object's payload and who waits for it.
+        SyncobjState = 1033 "outlive sync object";
         /// A timeline's order of points.
         TimelineState = 1035 "outlive timeline";
         /// One fence's waiters.
