@@ -3,18 +3,30 @@
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
+    clippy::disallowed_types,
+    unreachable_pub,
     clippy::std_instead_of_core,
     clippy::std_instead_of_alloc,
     reason = "tests may panic and allocate"
 )]
 
+mod broken;
+mod drm;
 mod drm_exec_test;
+mod igt_sw_sync;
+mod igt_syncobj_basic;
+mod igt_syncobj_timeline;
+mod igt_syncobj_wait;
+mod kselftest_sync;
 mod mock_job;
+mod software;
 mod st_dma_fence;
 mod st_dma_fence_chain;
 mod st_dma_fence_unwrap;
 mod st_dma_resv;
+mod waits;
 
+use broken::break_a_rule;
 use outlive::{Executor, Fence, FenceContext, Names, Signaler, Status};
 use std::time::Duration;
 
@@ -24,6 +36,7 @@ const NAMES: Names<'_> = Names { driver: "mock", timeline: "mock" };
 
 /// A fence in a context of its own.
 fn mock_fence(executor: &Executor) -> (Signaler, Fence) {
+    break_a_rule();
     FenceContext::new(executor, NAMES).unwrap().allocate().unwrap().publish()
 }
 

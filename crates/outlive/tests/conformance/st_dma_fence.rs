@@ -1,6 +1,6 @@
 //! KUnit `st-dma-fence`.
 
-use crate::{LONG, NAMES, mock_fence, pending};
+use crate::{LONG, NAMES, break_a_rule, mock_fence, pending};
 use outlive::{Executor, Fence, FenceContext, FenceError, Hook, Producer, Refused, Registration, Status, WaitError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -32,6 +32,7 @@ fn signaling() {
             self.0.store(true, SeqCst);
         }
     }
+    break_a_rule();
     let executor = Executor::manual().unwrap();
     let cleared = Arc::new(AtomicBool::new(false));
     let hook = Hook::try_new(&executor, Ops(cleared.clone())).unwrap();
