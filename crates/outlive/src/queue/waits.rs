@@ -57,7 +57,7 @@ impl QueueShared {
         match self.next(&state) {
             Next::Nothing => match state.pending.front() {
                 Some(job) if state.refuse.is_none() => {
-                    let first = state.awaited(JobCore::from_link(job), self.limits.pipelined).map(UserFence::of_job);
+                    let first = state.awaited(JobCore::from_link(job), self.limits.pipelined).map(UserFence::of);
                     WaitsFor::UserFences { first }
                 }
                 _ => WaitsFor::Nothing,

@@ -92,7 +92,7 @@ impl PointRoom {
 
 impl Inner {
     pub(super) fn new(executor: &Executor, name: &str) -> Result<Object<Self>, AllocError> {
-        let info = info(executor, Names { driver: "user", timeline: name }, 0, 0, next_id())?;
+        let info = info(executor, Names { driver: "user", timeline: name }, 0, 0, 0, next_id())?;
         Object::try_new(executor.hub(), |header| {
             let held = Held { payload: Payload::Empty, waiting: List::new(), found: List::new() };
             Ok(Self { header, info, handles: AtomicUsize::new(1), held: Lock::new(held) })

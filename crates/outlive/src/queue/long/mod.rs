@@ -147,7 +147,7 @@ impl<D: Driver> LongReserved<D> {
     /// Publishes the job. Cannot fail; any context that may call the driver's `run`; never blocks or allocates. Its end need
     /// not come.
     pub fn commit(self) -> UserFence {
-        UserFence::of_job(self.reserved.commit().finished())
+        UserFence::of(self.reserved.commit().finished())
     }
 
     /// As [`Reserved::commit_when`].
