@@ -406,14 +406,19 @@ mod locks {
     fn of_another_thread_are_not_held_here() {
         check::set_reporter(false);
         let (outer, inner): (Lock<Outer, ()>, Lock<Inner, ()>) = (Lock::new(()), Lock::new(()));
-        let held = inner.lock();
+        let (held, done) = (Barrier::new(2), Barrier::new(2));
         thread::scope(|scope| {
             scope.spawn(|| {
+                held.wait();
                 drop(outer.lock());
                 assert!(check::take_report().is_none());
+                done.wait();
             });
+            let guard = inner.lock();
+            held.wait();
+            done.wait();
+            drop(guard);
         });
-        drop(held);
         assert!(check::take_report().is_none());
     }
 

@@ -210,6 +210,7 @@ impl Unpublished {
     }
 
     /// Takes the next number and starts the watchdog. Cannot fail; any context; does not allocate or block.
+    #[track_caller]
     pub fn publish(self) -> (Signaler, Fence) {
         let _section = check::signalling();
         let Self { fence, inner } = self;
@@ -232,6 +233,7 @@ impl Unpublished {
         if kick {
             hub.kick(Lane::Signalling);
         }
+        check::published(&fence);
         (Signaler { fence: Some(fence.clone()), inner }, fence)
     }
 }
@@ -286,6 +288,10 @@ impl Signaler {
 impl Drop for Signaler {
     fn drop(&mut self) {
         if let Some(fence) = self.fence.take() {
+            // Counted by this and by the context's order.
+            if fence.count() > 2 && !fence.is_signaled() {
+                check::dropped(&fence);
+            }
             let at = self.inner.header.hub().now();
             self.inner.decide(&fence, Err(FenceError::Canceled), at);
         }
@@ -338,7 +344,9 @@ impl ContextInner {
         }
         let order = self.state.lock();
         // SAFETY: the context's lock is held.
-        unsafe { (*Bare::of(fence).producer.get()).result = Some((result, at)) };
+        let produced = unsafe { &mut *Bare::of(fence).producer.get() };
+        produced.result = Some((result, at));
+        check::took(fence, at.since(produced.since).as_nanos());
         self.pass(order);
         true
     }
@@ -390,6 +398,7 @@ impl ContextInner {
             let lent = unsafe { Fence::from_block(NonNull::from(&bare.header), Slot::First) };
             let fence = Fence::clone(&ManuallyDrop::new(lent));
             drop(order);
+            check::expired(&fence);
             if self.decide(&fence, Err(FenceError::TimedOut), now) {
                 hub.trace(|| Event::WatchdogExpired { fence: fence.id() });
             }

@@ -10,6 +10,7 @@ use super::error::FenceError;
 use super::hook::Hook;
 use super::state::{ARMED, DEADLINE, DONE, Fence, SIGNALED, WAITERS, Waiters};
 use super::wait::ThreadNode;
+use crate::check;
 use crate::exec::hub::Hub;
 use crate::exec::node::{Kind, LaneNode, Node, Place, Task};
 use crate::mem::shared::Ref;
@@ -182,6 +183,7 @@ impl Fence {
             return;
         }
         let Some(seen) = self.mark(result, at) else { return };
+        check::signaled(self);
         if seen & WAITERS != 0 {
             self.act_on_waiters(hub);
         }

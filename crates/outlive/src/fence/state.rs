@@ -252,6 +252,11 @@ impl Fence {
         self.header().layout.slots() == 3
     }
 
+    /// How many handles there are, this one included.
+    pub(super) fn count(&self) -> u32 {
+        self.header().refs.load(Ordering::Relaxed)
+    }
+
     /// Whether it is made of others.
     pub(crate) fn is_container(&self) -> bool {
         self.header().layout.is_container()

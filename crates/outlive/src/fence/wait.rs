@@ -95,6 +95,7 @@ impl Fence {
             return Err(WaitError::TimedOut);
         }
         may_wait(self)?;
+        let _waiting = check::waits_for(self);
         let node = ThreadNode::new(sync::park_token());
         // SAFETY: idle, of its kind, and taken out below before it goes.
         if unsafe { self.register(NonNull::from(&node.node)) } {

@@ -373,6 +373,9 @@ impl QueueShared {
         let active = active.unwrap_or_else(|| at.since(state.cells(job).started));
         state.settle(job, at, active);
         self.count_active(active);
+        // SAFETY: in the order.
+        let finished = unsafe { JobCore::lend(job, Slot::Finished) };
+        check::took(&finished, active.as_nanos());
         self.report_end(state, job, active);
         if state.is_ending() {
             self.poke();

@@ -319,6 +319,12 @@ impl QueueShared {
         }
         state.push(job);
         self.joined(&state, job);
+        if check::ON {
+            // SAFETY: in the order.
+            let finished = unsafe { JobCore::lend(job, Slot::Finished) };
+            // SAFETY: as above.
+            unsafe { deps::visit(job, |on| check::job_depends(&finished, on)) };
+        }
         self.trace_queued(&state, job);
         // SAFETY: in the order.
         let core = unsafe { job.as_ref() };

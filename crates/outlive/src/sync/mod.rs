@@ -48,8 +48,8 @@ use core::ops::{Deref, DerefMut};
 /// What kind of lock this is, for order and for signalling sections.
 ///
 /// Implemented by empty enums, so that a lock pays nothing for its class. The library's own classes are in
-/// [`crate::sync::class`]; ranks 0 to 899 are free for embedders' outer locks, 901 to 999 for those that are taken with
-/// reservations locked, 2000 and up for inner ones.
+/// [`crate::sync::class`]; ranks 0 to 899 are free for embedders' outer locks, 901 to 919 for those that are taken with
+/// reservations locked, all of which may be held while allocating and waiting; 2000 and up for inner ones.
 pub trait LockClass: 'static {
     /// As reports call it.
     const NAME: &'static str;
@@ -74,16 +74,29 @@ pub mod class {
         };
     }
 
-    /// Reservations, as many as one transaction locks: outside all that is the library's, inside embedders' outer locks. Their
-    /// holder may wait for fences and allocate, so nothing that signals may take one. It is no [`Lock`](super::Lock): see
-    /// [`crate::resv::Transaction`].
-    #[derive(Debug)]
-    pub enum Reservation {}
+    macro_rules! sections {
+        ($($(#[$doc:meta])* $name:ident = $rank:literal $text:literal;)*) => {
+            $($(#[$doc])* #[derive(Debug)] pub enum $name {}
+              impl LockClass for $name {
+                  const NAME: &'static str = $text;
+                  const RANK: u16 = $rank;
+                  const SIGNALLING: bool = false;
+              })*
+        };
+    }
 
-    impl LockClass for Reservation {
-        const NAME: &'static str = "outlive reservation";
-        const RANK: u16 = 900;
-        const SIGNALLING: bool = false;
+    sections! {
+        /// Reservations, as many as one transaction locks: outside all that is the library's, inside embedders' outer locks. Their
+        /// holder may wait for fences and allocate, so nothing that signals may take one. It is no [`Lock`](super::Lock): see
+        /// [`crate::resv::Transaction`].
+        Reservation = 900 "outlive reservation";
+        /// No lock, but a place in the order: freeing memory because somebody allocates. Whatever is held while
+        /// allocating ranks below; see [`crate::check::reclaiming`].
+        Reclaim = 920 "reclaim";
+        /// As the kernel's MMU notifiers: no lock, but a place in the order. May wait for fences, and not allocate.
+        MmuNotifier = 940 "MMU notifier";
+        /// No lock, but a place in the order: waiting for a fence. Whatever is held while waiting ranks below.
+        FenceWait = 960 "fence wait";
     }
 
     classes! {
