@@ -12,7 +12,7 @@ use crate::frames::FrameWriter;
 use crate::output;
 use crate::progress::{Progress, Show};
 use crate::report::{Replay, counted, table};
-use crate::scenario::{FIRST_LOOK_FILE, Scenario, model};
+use crate::scenario::{FIRST_LOOK_FILE, Scenario};
 use crate::timeline::{self, Picture};
 
 /// Where the built-in scenario's pictures go.
@@ -47,9 +47,6 @@ pub fn run(args: &RunArgs) -> Result<Exit, Stop> {
     if args.print_scenario {
         output::print(&scenario.to_toml())?;
         return Ok(Exit::Ok);
-    }
-    if scenario.scheduler.mode == model::Mode::Arbiter && scenario.device.vm_ids > 0 {
-        return Err(Stop::not_built("`vm_ids` in arbiter mode"));
     }
     if args.check {
         if !args.common.quiet {

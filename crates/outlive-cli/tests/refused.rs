@@ -119,6 +119,13 @@ fn a_number_out_of_range() {
 }
 
 #[test]
+fn address_space_numbers_that_cannot_be_leased() {
+    let arbiter = "[scheduler]\nmode = \"arbiter\"\n";
+    refused(&format!("{HEAD}vm_ids = 65\n{arbiter}{CLIENT}"), 4, &["`vm_ids` is 65", "an integer from 0 to 64"]);
+    refused(&format!("{HEAD}vm_ids = 3\n{CLIENT}"), 4, &["`vm_ids` is 3 in firmware mode", "`mode = \"arbiter\"`"]);
+}
+
+#[test]
 fn a_required_key_that_is_missing() {
     refused("device.kind = \"sim\"\n", 1, &["the file has no `name`"]);
     refused("name = \"x\"\n", 1, &["the file has no `device`", "[device]"]);

@@ -307,14 +307,17 @@ fn real_time_comes_to_the_same_kind_of_end() {
 
 #[test]
 fn every_scenario_that_comes_with_the_project_can_run() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scenarios");
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../scenarios"));
+    let kunit = folder.join("kunit");
+    let files = [folder, &kunit].map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
     let mut scenarios = 0;
-    for file in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        let output = command(Path::new(folder), &["run", "--check", file.to_str().unwrap()]).output().unwrap();
+    for file in files.into_iter().flatten().filter(|file| file.extension().is_some_and(|extension| extension == "toml"))
+    {
+        let output = command(folder, &["run", "--check", file.to_str().unwrap()]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
         scenarios += 1;
     }
-    assert!(scenarios >= 2);
+    assert!(scenarios >= 12);
 }
 
 #[test]

@@ -205,6 +205,7 @@ impl Engine<'_> {
             }
             Err(
                 ClientError::Device(GpuError::Memory(_))
+                | ClientError::Lease(_)
                 | ClientError::Refused(OpenError::OutOfMemory(_) | OpenError::ArbiterFull { .. }),
             ) => {
                 self.look_at(instance, now_ns + TRY_AGAIN_NS);

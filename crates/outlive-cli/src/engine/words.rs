@@ -24,13 +24,23 @@ pub(super) fn host_config(scenario: &Scenario, clock: Clock) -> HostConfig {
         // Jobs run to their end, in the order in which they were started.
         model::Mode::Arbiter => 0,
     };
-    let gpu = Config { seed: scenario.seed, engines, slice_ns, memory_bytes: memory_mib << 20, ..Config::default() };
+    let memory_bytes = memory_mib << 20;
+    // A scenario in firmware mode has none: see its reader.
+    let vm_ids = scenario.device.vm_ids;
+    let gpu = Config { seed: scenario.seed, engines, slice_ns, memory_bytes, vm_ids, ..Config::default() };
+    let lease_vm_ids = if vm_ids > 0 { queues_at_most(scenario) } else { 0 };
     let clock = match clock {
         Clock::Virtual => HostClock::Virtual,
         Clock::Real => HostClock::Real,
     };
     let device = DeviceConfig::new("sim").cancel_grace(CANCEL_GRACE);
-    HostConfig { gpu, device, clock, keep_history: true, ..HostConfig::default() }
+    HostConfig { gpu, device, lease_vm_ids, clock, keep_history: true, ..HostConfig::default() }
+}
+
+/// Besides those that are there, some that left with jobs on the hardware; who finds no room tries again.
+fn queues_at_most(scenario: &Scenario) -> u32 {
+    let instances = u32::try_from(scenario.instances.len()).unwrap_or(u32::MAX);
+    instances.saturating_mul(4).saturating_add(64)
 }
 
 pub(super) const fn priority(priority: model::Priority) -> sched::Priority {
@@ -77,10 +87,7 @@ pub(super) fn arbiter(scenario: &Scenario, executor: &Executor) -> Result<Option
         return Ok(None);
     }
     let model::Device { engines, credits, .. } = scenario.device;
-    let instances = u32::try_from(scenario.instances.len()).unwrap_or(u32::MAX);
-    // Besides those that are there, some that left with jobs on the hardware; who finds no room tries again.
-    let queues = instances.saturating_mul(4).saturating_add(64);
-    let config = ArbiterConfig::new(credits).engines(engines).queues(queues);
+    let config = ArbiterConfig::new(credits).engines(engines).queues(queues_at_most(scenario));
     match scenario.scheduler.policy {
         model::Policy::Fair => Arbiter::with_policy(executor, config, Fair::new(engines)),
         model::Policy::Fifo => Arbiter::with_policy(executor, config, Fifo::default()),

@@ -77,6 +77,7 @@ pub fn render(results: &Results, style: Style) -> String {
     let mut text = head(results, style);
     text.push('\n');
     text.push_str(&clients(results, style));
+    text.push_str(&longest_wait(results));
     text.push_str(&failures(results, style));
     text.push_str(&verdict::render(&results.audit, style));
     text
@@ -169,6 +170,16 @@ fn clients(results: &Results, style: Style) -> String {
         text.push_str(&format!("... and {}; `--json` has them all\n", counted(more, "more client")));
     }
     text
+}
+
+/// Whom the hardware kept waiting most, which a table of many clients hides.
+fn longest_wait(results: &Results) -> String {
+    let waits = results.clients.iter().filter_map(|client| Some((client.wait_us.max?, client.name.as_str())));
+    // Of several the first.
+    let Some((us, name)) = waits.reduce(|one, other| if other.0 > one.0 { other } else { one }) else {
+        return String::new();
+    };
+    format!("\nLongest wait of anybody: {}, {name}\n", duration(us))
 }
 
 fn header(style: Style, cycle: &'static str) -> Vec<&'static str> {

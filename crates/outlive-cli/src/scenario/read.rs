@@ -2,6 +2,8 @@
 
 use toml::de::DeTable;
 
+use outlive::pool::SlotSet;
+
 use super::model::{Device, DeviceKind, Mode, Policy, Scenario, Scheduler};
 use super::section::{Section, Source};
 use super::{client, event, memory, names};
@@ -13,6 +15,8 @@ pub(super) const MS_MAX: u64 = 365 * 24 * 3600 * 1000;
 pub(super) const US_MAX: u64 = MS_MAX * 1000;
 /// The largest integer of TOML.
 pub(crate) const SEED_MAX: u64 = i64::MAX.unsigned_abs();
+/// A pool leases at most so many slots of a kind.
+const VM_IDS_MAX: u32 = SlotSet::MOST;
 /// Weights are ratios; beyond this they are typing mistakes.
 pub(super) const WEIGHT_MAX: u32 = 1_000_000;
 
@@ -37,6 +41,14 @@ pub(super) fn scenario(source: Source<'_>) -> Result<Scenario, InputError> {
         Some(section) => scheduler(&section)?,
         None => Scheduler { mode: Mode::Firmware, policy: Policy::Fair, timeout_ms: 500 },
     };
+
+    if scheduler.mode == Mode::Firmware && device.vm_ids > 0 {
+        let what = format!(
+            "`vm_ids` is {} in firmware mode, where each client has an address space of its own",
+            device.vm_ids
+        );
+        return Err(device_section.error("vm_ids", what, "`mode = \"arbiter\"` in [scheduler], or no `vm_ids`"));
+    }
 
     let client_sections = file.tables("client", "[[client]]", client::KEYS)?;
     let mut clients = Vec::with_capacity(client_sections.len());
@@ -76,7 +88,7 @@ fn device(section: &Section<'_>) -> Result<Device, InputError> {
         slice_us: section.integer("slice_us", 1..=US_MAX)?.unwrap_or(1000),
         memory_mib: section.integer("memory_mib", 1..=1_048_576)?.unwrap_or(256),
         watchdog_ms: section.integer("watchdog_ms", 1..=10_000)?.unwrap_or(10_000),
-        vm_ids: section.integer_u32("vm_ids", 0..=65_536)?.unwrap_or(0),
+        vm_ids: section.integer_u32("vm_ids", 0..=VM_IDS_MAX)?.unwrap_or(0),
     })
 }
 

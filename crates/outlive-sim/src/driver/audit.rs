@@ -93,6 +93,12 @@ impl Books {
         self.contexts.len() + self.jobs.len() + self.withheld.len() + self.words.len()
     }
 
+    /// Something that one may have has two.
+    pub(crate) fn taken_twice(&mut self, words: impl FnOnce() -> String) {
+        self.overdrawn += 1;
+        self.add_words(words);
+    }
+
     /// Adds what the driver itself found to what the checkers did.
     pub(crate) fn finish(&self, audit: &mut Audit) {
         audit.leases_leaked += self.withheld.values().sum::<u64>() + self.overdrawn;

@@ -101,6 +101,11 @@ impl Spaces {
         self.0.get_mut(Self::place(vm))?.take()
     }
 
+    /// The page tables of one.
+    pub(crate) fn tables(&self, vm: VmId) -> Option<&AddressSpace> {
+        self.0.get(Self::place(vm))?.as_ref().map(|state| &state.tables)
+    }
+
     #[cfg(test)]
     pub(crate) const fn size(&self) -> usize {
         self.0.len()
@@ -111,6 +116,7 @@ impl Spaces {
 #[derive(Debug)]
 pub(crate) struct Space {
     pub(crate) shared: Arc<Shared>,
+    /// Our number for it; the hardware's too, unless those are leased.
     pub(crate) vm: VmId,
 }
 
@@ -141,7 +147,8 @@ impl Drop for Space {
         let mut machine = self.shared.lock();
         let now = machine.now;
         let Some(state) = machine.unit.spaces.remove(self.vm) else { return };
-        if let Some(gpu) = &mut machine.unit.gpu {
+        let numbered = !machine.unit.ids.are_leased();
+        if let Some(gpu) = machine.unit.gpu.as_mut().filter(|_| numbered) {
             gpu.unbind_vm(self.vm);
         }
         machine.memory.tap_mut().set_time(now);
@@ -266,6 +273,7 @@ impl Machine {
     fn make_space(&mut self, vm: VmId) -> Result<(), GpuError> {
         let now = self.now;
         self.memory.tap_mut().set_time(now);
+        let numbered = !self.unit.ids.are_leased();
         let Some(gpu) = &mut self.unit.gpu else { return Err(GpuError::Unplugged) };
         let owner = self.memory.add_owner()?;
         let tables = match AddressSpace::new(&mut self.memory, gpu.domain(), owner) {
@@ -275,7 +283,7 @@ impl Machine {
                 return Err(error.into());
             }
         };
-        if let Err(error) = gpu.bind_vm(vm, &tables) {
+        if numbered && let Err(error) = gpu.bind_vm(vm, &tables) {
             let _ = tables.destroy(&mut self.memory);
             self.memory.remove_owner(owner);
             return Err(error);

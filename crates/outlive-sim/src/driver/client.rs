@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
+use outlive::pool::{Holder, PoolError};
 use outlive::{Device, Drained, Job, JobFences, JobQueue, OpenError, QueueConfig, Refusal, Reserved};
 
 use super::buffer::{Buffer, Space};
@@ -83,6 +84,8 @@ pub enum ClientError {
     Device(GpuError),
     /// The library said no.
     Refused(OpenError),
+    /// The pool of address space numbers said no.
+    Lease(PoolError),
 }
 
 impl fmt::Display for ClientError {
@@ -90,11 +93,18 @@ impl fmt::Display for ClientError {
         match self {
             Self::Device(error) => error.fmt(f),
             Self::Refused(error) => error.fmt(f),
+            Self::Lease(error) => error.fmt(f),
         }
     }
 }
 
 impl core::error::Error for ClientError {}
+
+impl From<PoolError> for ClientError {
+    fn from(error: PoolError) -> Self {
+        Self::Lease(error)
+    }
+}
 
 impl From<GpuError> for ClientError {
     fn from(error: GpuError) -> Self {
@@ -115,6 +125,8 @@ pub struct SimQueue {
     queue: JobQueue<SimDriver>,
     hw: QueueId,
     timeout: Duration,
+    /// Its place at the pool of address space numbers, if they are leased.
+    lease: Option<Holder>,
 }
 
 impl SimQueue {
@@ -123,20 +135,24 @@ impl SimQueue {
         let slots = credits.saturating_mul(SLOTS_PER_CREDIT).clamp(SLOTS_MIN, SLOTS_MAX);
         let client = client.unwrap_or_else(|| space.shared.lock().next_client());
         let queue = queue.credits(credits).timeout(timeout).client(client);
+        let lease = device.driver().lease(device.executor())?;
         let ring = SimRing::new(space, credits, slots)?;
         let hw = ring.hw();
         let queue = device.queue(queue, ring)?;
         let longest = outlive::LIMIT_MAX;
         let timeout = if timeout.is_zero() { longest } else { timeout.min(longest) };
-        Ok(Self { space: Arc::clone(space), queue, hw, timeout })
+        Ok(Self { space: Arc::clone(space), queue, hw, timeout, lease })
     }
 
     /// Takes the memory of a job and writes its commands, without the library.
     ///
     /// # Errors
-    /// [`SubmitError::Memory`].
+    /// [`SubmitError`].
     pub fn payload(&self, spec: &mut JobSpec) -> Result<SimJob, SubmitError> {
-        Ok(SimJob::new(&self.space, spec, self.timeout)?)
+        let mut job = SimJob::new(&self.space, spec, self.timeout)?;
+        let ticket = self.lease.as_ref().map(Holder::ticket).transpose();
+        job.ticket = ticket.map_err(|error| SubmitError::Refused(Refusal::OutOfMemory(error)))?;
+        Ok(job)
     }
 
     /// Everything but the commit.

@@ -1,6 +1,7 @@
 //! How a machine is built, and why it was not.
 
 use core::fmt;
+use outlive::pool::PoolError;
 use outlive::trace::Record;
 use outlive::{AllocError, DeviceConfig, OpenError};
 
@@ -25,6 +26,9 @@ pub struct HostConfig {
     pub system_bytes: u64,
     /// How the library drives it.
     pub device: DeviceConfig,
+    /// Leases the device's address space numbers ([`Config::vm_ids`] of them, 1 to 64) to the jobs of at most so many queues;
+    /// default 0: each address space has one of its own.
+    pub lease_vm_ids: u32,
     /// Whose time it has.
     pub clock: HostClock,
     /// Hears the library's events after the audit has.
@@ -39,7 +43,8 @@ pub struct HostConfig {
 impl Default for HostConfig {
     fn default() -> Self {
         let (gpu, device, clock) = (Config::default(), DeviceConfig::new("sim"), HostClock::Virtual);
-        Self { gpu, system_bytes: 0, device, clock, recorder: None, keep_history: false, keep_log: false }
+        let (recorder, keep_history, keep_log) = (None, false, false);
+        Self { gpu, system_bytes: 0, device, lease_vm_ids: 0, clock, recorder, keep_history, keep_log }
     }
 }
 
@@ -57,6 +62,8 @@ pub enum HostError {
     Device(GpuError),
     /// The library could not.
     Library(OpenError),
+    /// The numbers could not be leased.
+    Leases(PoolError),
     /// The system has no threads to give; virtual time needs none.
     NoThreads,
 }
@@ -66,6 +73,7 @@ impl fmt::Display for HostError {
         match self {
             Self::Device(error) => error.fmt(f),
             Self::Library(error) => error.fmt(f),
+            Self::Leases(error) => error.fmt(f),
             Self::NoThreads => f.write_str("no threads for a machine in real time"),
         }
     }
@@ -82,6 +90,12 @@ impl From<GpuError> for HostError {
 impl From<gpu::MemoryError> for HostError {
     fn from(error: gpu::MemoryError) -> Self {
         Self::Device(GpuError::Memory(error))
+    }
+}
+
+impl From<PoolError> for HostError {
+    fn from(error: PoolError) -> Self {
+        Self::Leases(error)
     }
 }
 

@@ -12,10 +12,13 @@
 use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
-use outlive::{Completion, Driver, FenceError, InFlight, JobCx, ResetToken, Times, Verdict};
+use outlive::pool::{Holder, Pool, PoolError};
+use outlive::sched::Priority;
+use outlive::{Acquired, Completion, Driver, Executor, FenceError, InFlight, JobCx, ResetToken, Times, Verdict};
 
 use super::buffer::Space;
 use super::deliver::Delivery;
+use super::ids::number_of;
 use super::job::SimJob;
 use super::machine::{JobEnd, Machine, Shared};
 use super::unit::{Flights, Flying, RingState};
@@ -38,11 +41,20 @@ const LOOK_AGAIN: Duration = Duration::from_micros(100);
 /// The driver of a simulated device.
 pub struct SimDriver {
     shared: Arc<Shared>,
+    /// Of address space numbers, if they are leased.
+    ids: Option<Pool>,
 }
 
 impl SimDriver {
-    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) const fn new(shared: Arc<Shared>, ids: Option<Pool>) -> Self {
+        Self { shared, ids }
+    }
+
+    /// A queue's place at the pool of address space numbers, if they are leased. None is reserved and no group is capped, so
+    /// neither priority nor group matters there.
+    pub(crate) fn lease(&self, executor: &Executor) -> Result<Option<Holder>, PoolError> {
+        let holder = |pool: &Pool| pool.holder(executor, &[0], 0, Priority::Normal);
+        self.ids.as_ref().map(holder).transpose()
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
@@ -138,6 +150,27 @@ impl Driver for SimDriver {
     type Job = SimJob;
     type Queue = SimRing;
 
+    const RESOURCES: bool = true;
+
+    /// An address space number, if they are leased; bound to the job's page tables before anything can run through it.
+    fn acquire(&self, cx: &mut JobCx<'_, Self>) -> Acquired {
+        let Some(ticket) = &mut cx.job.ticket else { return Acquired::Yes };
+        let answer = ticket.acquire();
+        if let (Acquired::Yes, Some(slot)) = (&answer, ticket.slot(0)) {
+            self.shared.lock().bind_id(slot, cx.job.space.vm, cx.job.id);
+        }
+        answer
+    }
+
+    fn release(&self, job: &mut SimJob) {
+        let Some(ticket) = &mut job.ticket else { return };
+        // First the hardware forgets what the number stands for, then somebody else may have it.
+        if let Some(slot) = ticket.slot(0) {
+            self.shared.lock().unbind_id(slot);
+        }
+        ticket.give_back();
+    }
+
     fn run(&self, cx: &mut JobCx<'_, Self>, done: Completion) {
         let info = *cx.info();
         cx.queue.last += 1;
@@ -145,7 +178,7 @@ impl Driver for SimDriver {
         let Some(control) = cx.job.control() else { return };
         let descriptor = JobDescriptor {
             hw_seqno: seqno,
-            vm: cx.job.space.vm,
+            vm: cx.job.ticket.as_ref().and_then(|ticket| ticket.slot(0)).map_or(cx.job.space.vm, number_of),
             job: cx.job.id,
             hw_time_ns: cx.job.hw_time_ns,
             commands: control.commands,

@@ -13,6 +13,7 @@
 
 use alloc::sync::Arc;
 use core::time::Duration;
+use outlive::pool::Pool;
 use outlive::{Device, DeviceConfig, Executor, Fence, FenceContext, Time};
 use std::thread;
 
@@ -20,6 +21,7 @@ use super::audit::Listener;
 use super::config::{HostClock, HostConfig, HostError};
 use super::deliver::outlive_time;
 use super::hardware::SimDriver;
+use super::ids::{self, Ids};
 use super::machine::{EngineStretch, JobEnd, Machine, Shared};
 use super::real::{Bells, Threads, wall_ns};
 use crate::gpu::{self, Audit, Config, DeviceFaults, Gpu, Memory, Stamped};
@@ -39,6 +41,8 @@ pub struct SimHost {
     pub(super) shared: Arc<Shared>,
     executor: Executor,
     device: Option<Device<SimDriver>>,
+    /// Of address space numbers, if they are leased.
+    leases: Option<Pool>,
     /// In real time.
     threads: Option<Threads>,
 }
@@ -49,20 +53,26 @@ impl SimHost {
     /// # Errors
     /// [`HostError`].
     pub fn new(config: HostConfig) -> Result<Self, HostError> {
-        let HostConfig { gpu: gpu_config, system_bytes, device, clock, recorder, keep_history, keep_log } = config;
+        let HostConfig { gpu: gpu_config, device, clock, recorder, .. } = config;
+        let HostConfig { system_bytes, lease_vm_ids, keep_history, keep_log, .. } = config;
+        let leases = lease_vm_ids > 0;
+        let leases = leases.then(|| ids::pool(gpu_config.vm_ids, lease_vm_ids)).transpose()?;
         let mut memory = Memory::new(system_bytes)?;
         memory.tap_mut().switch_on();
         let gpu = Gpu::new(&mut memory, gpu_config)?;
         let mut machine = Machine::new(memory, gpu);
+        if leases.is_some() {
+            machine.unit.ids = Ids::of(gpu_config.vm_ids);
+        }
         machine.keep_history = keep_history;
         machine.log = keep_log.then(Vec::new);
         let is_real = clock == HostClock::Real;
         let shared = Shared::new(machine, is_real.then(Bells::default));
         let builder = Executor::builder().recorder(Listener::new(Arc::clone(&shared), recorder))?;
         let executor = if is_real { builder.clock(wall_ns).threads()? } else { builder.manual()? };
-        let device = Device::with_config(&executor, device, SimDriver::new(Arc::clone(&shared)))?;
+        let device = Device::with_config(&executor, device, SimDriver::new(Arc::clone(&shared), leases.clone()))?;
         let threads = is_real.then(|| Threads::start(&shared).ok_or(HostError::NoThreads)).transpose()?;
-        Ok(Self { shared, executor, device: Some(device), threads })
+        Ok(Self { shared, executor, device: Some(device), leases, threads })
     }
 
     /// Another device on the same memory and the same executor. It is the caller's: the host's methods that concern a device
@@ -72,7 +82,7 @@ impl SimHost {
     /// [`HostError`].
     pub fn add_device(&self, gpu: Config, device: DeviceConfig) -> Result<Device<SimDriver>, HostError> {
         let shared = self.shared.add_device(gpu)?;
-        Ok(Device::with_config(&self.executor, device, SimDriver::new(shared))?)
+        Ok(Device::with_config(&self.executor, device, SimDriver::new(shared, None))?)
     }
 
     /// Whose time it has.
@@ -308,6 +318,10 @@ impl SimHost {
         }
         let mut machine = self.shared.lock();
         let now = machine.now;
+        let mut leaked = Audit::default();
+        if let Some(pool) = &self.leases {
+            machine.count_ids(pool.status().free[0], &mut leaked);
+        }
         for number in 0..machine.units() {
             machine.look_at(number);
             if let Some(gpu) = machine.unit.gpu.take() {
@@ -319,6 +333,8 @@ impl SimHost {
         let checkers = core::mem::take(&mut machine.checkers);
         let mut audit = checkers.finish();
         machine.books.finish(&mut audit);
+        audit.leases_leaked += leaked.leases_leaked;
+        audit.violations.append(&mut leaked.violations);
         audit
     }
 }

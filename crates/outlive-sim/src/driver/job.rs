@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
 use outlive::Dependency;
+use outlive::pool::Ticket;
 
 use super::buffer::{Buffer, Piece, Space};
 use crate::gpu::{Command, FaultKind, JobId, MemoryError, Notify, Observation, PAGE_BYTES, PageId, Protection, Va};
@@ -162,6 +163,8 @@ pub struct SimJob {
     pub(crate) fault: Option<FaultKind>,
     pub(crate) timeout: Duration,
     pub(crate) commands_bytes: u32,
+    /// Its claim on an address space number, where those are leased.
+    pub(crate) ticket: Option<Ticket>,
     bytes: u64,
     /// Taken in the drop, in this order.
     control: Option<Control>,
@@ -229,6 +232,7 @@ impl SimJob {
             fault: spec.fault,
             timeout: spec.timeout.unwrap_or(timeout),
             commands_bytes,
+            ticket: None,
             control,
             bytes,
             data: own.map(|own| Arc::new(Buffer::owning(space, own))).or(into),

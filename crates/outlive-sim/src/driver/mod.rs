@@ -49,6 +49,7 @@ mod config;
 mod deliver;
 mod hardware;
 mod host;
+mod ids;
 mod job;
 pub(crate) mod machine;
 mod real;

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use outlive::{InFlight, ResetToken};
 
 use super::buffer::Spaces;
+use super::ids::Ids;
 use crate::gpu::{Gpu, JobId, Memory, PageId, QueueId, ResetScope, Time, VmId};
 
 /// A job on a ring: from its doorbell until its end was collected.
@@ -83,6 +84,8 @@ pub(crate) struct Unit {
     pub(crate) spaces: Spaces,
     pub(crate) free_vms: Vec<VmId>,
     pub(crate) next_vm: u32,
+    /// What its address space numbers stand for, where they are leased.
+    pub(crate) ids: Ids,
     /// Resets asked of the device and not answered.
     pub(crate) tokens: Vec<(ResetScope, ResetToken)>,
 }
@@ -96,6 +99,7 @@ impl Unit {
             spaces: Spaces::default(),
             free_vms: Vec::new(),
             next_vm: 1,
+            ids: Ids::default(),
             tokens: Vec::new(),
         }
     }

@@ -275,6 +275,14 @@ impl Gpu {
         }
     }
 
+    /// Address space numbers that name page tables now, without the firmware's own.
+    #[must_use]
+    pub fn bound_vms(&self) -> u32 {
+        let bound = self.vms.iter().skip(index(VmId::FIRMWARE.0) + 1).filter(|root| root.is_some()).count();
+        // CAST: numbers have 32 bits.
+        u32::try_from(bound).unwrap_or(u32::MAX)
+    }
+
     /// Slots that are free on a ring; 0 for one that does not exist.
     #[must_use]
     pub fn free_slots(&self, memory: &Memory, queue: QueueId) -> u32 {
