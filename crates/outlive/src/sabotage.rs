@@ -76,6 +76,10 @@ pub enum Sabotage {
     AcceptUnsubmitted,
     /// Doing something with no sync objects at all succeeds.
     AcceptNone,
+    /// What has left an address space is freed before the driver has cleared it.
+    ReleaseBeforeCleared,
+    /// What is to be cleared of an address space is never looked at.
+    SkipDrain,
 }
 
 #[cfg(feature = "sabotage")]

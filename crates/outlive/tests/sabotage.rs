@@ -11,6 +11,9 @@
 
 #[expect(dead_code, reason = "each test binary uses a part of it")]
 mod common;
+#[path = "vm_lives/gpu.rs"]
+#[expect(dead_code, reason = "as above")]
+mod vm_gpu;
 
 use common::{Rig, error, ok, pending};
 use outlive::pool::{Pool, PoolConfig};
@@ -387,4 +390,26 @@ fn lose_lease_wake_up() {
         first.give_back();
         assert!(ok(&told));
     });
+}
+
+/// A buffer of an address space, mapped, is closed; then the address space.
+fn what_is_closed_is_cleared_then_freed() {
+    let rig = std::mem::ManuallyDrop::new(vm_gpu::Rig::new());
+    let vm = rig.vm();
+    let bo = rig.open(&vm, &rig.bo(4));
+    rig.change(&vm, &[rig.map(&bo, 0, 0, 4)]);
+    drop(bo);
+    rig.idle();
+    drop(vm);
+    rig.all_gone();
+}
+
+#[test]
+fn release_before_cleared() {
+    sees(Sabotage::ReleaseBeforeCleared, what_is_closed_is_cleared_then_freed);
+}
+
+#[test]
+fn skip_drain() {
+    sees(Sabotage::SkipDrain, what_is_closed_is_cleared_then_freed);
 }

@@ -223,10 +223,10 @@ struct Failing {
     undone: usize,
 }
 
-impl Apply<()> for Failing {
+impl<V> Apply<V, ()> for Failing {
     type Error = &'static str;
 
-    fn apply(&mut self, step: &Step) -> Result<(), Self::Error> {
+    fn apply(&mut self, _space: &Space<V>, step: &Step) -> Result<(), Self::Error> {
         if self.done.len() == self.at {
             return Err("no page table");
         }
@@ -234,7 +234,7 @@ impl Apply<()> for Failing {
         Ok(())
     }
 
-    fn undo(&mut self, step: &Step) {
+    fn undo(&mut self, _space: &Space<V>, step: &Step) {
         assert_eq!(self.done.pop().as_ref(), Some(step), "in reverse order");
         self.undone += 1;
     }

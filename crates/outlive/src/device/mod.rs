@@ -245,6 +245,10 @@ impl<D: Driver> Device<D> {
     pub fn id(&self) -> u64 {
         self.inner.shared.id
     }
+
+    pub(crate) const fn inner(&self) -> &Object<DeviceInner<D>> {
+        &self.inner
+    }
 }
 
 impl<D: Driver> Clone for Device<D> {

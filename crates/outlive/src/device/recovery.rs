@@ -33,6 +33,8 @@ pub(crate) struct Recovery {
     /// Wanted while something else is going on.
     wanted: Option<ResetScope>,
     lost: bool,
+    /// DMA is impossible for good: the driver answered the unplug.
+    excluded: bool,
     /// Counts calls into the driver; answers to earlier ones are stale.
     epoch: u64,
     watchdog: Duration,
@@ -74,7 +76,7 @@ pub(crate) enum Action {
 
 impl Recovery {
     pub(crate) const fn new(watchdog: Duration) -> Self {
-        Self { phase: Phase::Up, wanted: None, lost: false, epoch: 0, watchdog }
+        Self { phase: Phase::Up, wanted: None, lost: false, excluded: false, epoch: 0, watchdog }
     }
 
     /// A job needs this reset.
@@ -100,6 +102,11 @@ impl Recovery {
 
     pub(crate) fn is_lost(&self) -> bool {
         self.lost || self.phase == Phase::Gone
+    }
+
+    /// Whether it is gone, and known to be unable to make any DMA.
+    pub(crate) fn is_quiesced_for_good(&self) -> bool {
+        self.phase == Phase::Gone && self.excluded
     }
 
     /// Whether nothing is going on.
@@ -189,6 +196,7 @@ impl Recovery {
             }
             Phase::Answered { goal: Goal::Unplug, ok: true } => {
                 self.phase = Phase::Gone;
+                self.excluded = true;
                 Some(Action::Gone)
             }
             Phase::Holding { .. } | Phase::Waiting { .. } | Phase::Gone => None,

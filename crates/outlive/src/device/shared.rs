@@ -206,6 +206,10 @@ impl DeviceShared {
         self.state.lock().recovery.is_lost()
     }
 
+    pub(crate) fn is_quiesced_for_good(&self) -> bool {
+        self.state.lock().recovery.is_quiesced_for_good()
+    }
+
     /// Puts a new queue into the list, which it leaves in its drop; false if the device is gone.
     pub(crate) fn enlist(&self, queue: &QueueShared) -> bool {
         let mut state = self.state.lock();

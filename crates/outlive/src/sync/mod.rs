@@ -104,6 +104,10 @@ pub mod class {
         DeviceState = 1000 "outlive device";
         /// One queue's order of jobs.
         QueueState = 1010 "outlive queue";
+        /// An address space: whose turn it is to change it, what is to be cleared.
+        VmState = 1012 "outlive address space";
+        /// A buffer in an address space: how far its end has come.
+        VmBoState = 1013 "outlive buffer in an address space";
         /// An arbiter's turns.
         ArbiterState = 1015 "outlive arbiter";
         /// A pool's leases.

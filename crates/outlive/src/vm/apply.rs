@@ -1,11 +1,12 @@
 //! Carrying a plan out through a driver, all or nothing.
 
 use super::plan::{Done, Plan};
+use super::space::Space;
 use super::step::Step;
 use core::fmt;
 
-/// What carries steps out: page tables.
-pub trait Apply<M> {
+/// What carries steps out: page tables. The space, as it was before the batch, says what is behind a buffer's number.
+pub trait Apply<V, M> {
     /// Why a step cannot be carried out.
     type Error;
 
@@ -13,10 +14,10 @@ pub trait Apply<M> {
     ///
     /// # Errors
     /// It cannot be done, and nothing of it was. The steps before it will be undone.
-    fn apply(&mut self, step: &Step<M>) -> Result<(), Self::Error>;
+    fn apply(&mut self, space: &Space<V, M>, step: &Step<M>) -> Result<(), Self::Error>;
 
     /// Undoes `step`, which was carried out last of all that are. Must succeed: keep what it takes.
-    fn undo(&mut self, step: &Step<M>);
+    fn undo(&mut self, space: &Space<V, M>, step: &Step<M>);
 }
 
 /// A driver's error: which step it could not carry out. The steps before it were undone in reverse, and the space is as it
@@ -42,11 +43,11 @@ impl<V, M: Clone> Plan<'_, V, M> {
     ///
     /// # Errors
     /// The driver's, after everything was undone.
-    pub fn apply<A: Apply<M>>(self, driver: &mut A) -> Result<Done<M>, RolledBack<A::Error>> {
+    pub fn apply<A: Apply<V, M>>(self, driver: &mut A) -> Result<Done<M>, RolledBack<A::Error>> {
         for (number, step) in self.steps().iter().enumerate() {
-            if let Err(error) = driver.apply(step) {
+            if let Err(error) = driver.apply(self.space, step) {
                 for done in self.steps()[..number].iter().rev() {
-                    driver.undo(done);
+                    driver.undo(self.space, done);
                 }
                 return Err(RolledBack { step: number, error });
             }

@@ -12,41 +12,45 @@ impl<V, M> Space<V, M> {
     /// Closes a buffer: takes all of its mappings out and hands over what must be cleared. Allocates nothing, cannot fail
     /// (a buffer that is not open here has nothing to be cleared), and is legal in the signalling path. O(log n) for each of
     /// its mappings.
-    pub fn close_bo(&mut self, bo: BoId) -> Option<ToClear<V>> {
+    pub fn close_bo(&mut self, bo: BoId) -> Option<Detached<V>> {
         let (head, mappings) = self.store.detach_bo(bo);
         let data = self.store.bos.close(bo)?;
-        Some(ToClear { space: self.id, bo, data, head, mappings })
+        Some(Detached { space: self.id, bo, data, head, mappings })
     }
 
-    /// The mappings that `to_clear` stands for, in no order; none if it came from another space, or if this one was closed
+    /// The mappings that `detached` stands for, in no order; none if it came from another space, or if this one was closed
     /// since.
-    pub fn clearing(&self, to_clear: &ToClear<V>) -> impl Iterator<Item = Mapping<&M>> {
-        let bo = to_clear.bo;
-        let mut slot = if to_clear.space == self.id { to_clear.head } else { Slot::NONE };
-        core::iter::from_fn(move || {
-            let (mapping, next) = self.store.view_detached(slot, bo)?;
-            slot = next;
-            Some(mapping)
-        })
+    pub fn clearing(&self, detached: &Detached<V>) -> impl Iterator<Item = Mapping<&M>> + use<'_, V, M> {
+        self.detached(detached)
     }
 
-    /// What `to_clear` stands for has been cleared and flushed: gives the mappings' memory back, each mapping's data to
+    pub(super) const fn detached(&self, detached: &Detached<V>) -> DetachedIter<'_, V, M> {
+        let at = if detached.space == self.id { detached.head } else { Slot::NONE };
+        DetachedIter { store: &self.store, at, bo: detached.bo }
+    }
+
+    /// What `detached` stands for has been cleared and flushed: gives the mappings' memory back, each mapping's data to
     /// `free`, and returns the buffer's. If the space was closed since, the mappings are [`Closed`]'s.
     ///
     /// # Errors
     /// It came from another space, and comes back.
-    pub fn cleared(&mut self, to_clear: ToClear<V>, mut free: impl FnMut(M)) -> Result<V, ToClear<V>> {
-        if to_clear.space != self.id {
-            return Err(to_clear);
+    pub fn cleared(&mut self, mut detached: Detached<V>, mut free: impl FnMut(M)) -> Result<V, Detached<V>> {
+        if detached.space != self.id {
+            return Err(detached);
         }
-        let mut slot = to_clear.head;
-        while let Some((_, next)) = self.store.view_detached(slot, to_clear.bo) {
-            if let Some((_, body)) = self.store.tree.release(slot) {
-                free(body.into_data());
-            }
-            slot = next;
+        while let Some(data) = self.release_next(&mut detached) {
+            free(data);
         }
-        Ok(to_clear.data)
+        Ok(detached.data)
+    }
+
+    /// Gives the memory of one of the mappings of `detached`, which came from this space, back.
+    pub(super) fn release_next(&mut self, detached: &mut Detached<V>) -> Option<M> {
+        let (_, next) = self.store.view_detached(detached.head, detached.bo)?;
+        let (_, body) = self.store.tree.release(detached.head)?;
+        detached.head = next;
+        detached.mappings -= 1;
+        Some(body.into_data())
     }
 
     /// Closes the space: takes everything out and hands it over. From then on it takes no requests. Allocates nothing, cannot
@@ -68,7 +72,7 @@ impl<V, M> Space<V, M> {
 /// [`Space::cleared`] once they are cleared and flushed; dropped, its memory stays with the space until that is dropped.
 #[must_use = "the mappings are still in the page tables: clear and flush them, then say so with `Space::cleared`"]
 #[derive(Debug)]
-pub struct ToClear<V> {
+pub struct Detached<V> {
     space: u64,
     bo: BoId,
     data: V,
@@ -76,7 +80,7 @@ pub struct ToClear<V> {
     mappings: usize,
 }
 
-impl<V> ToClear<V> {
+impl<V> Detached<V> {
     /// Which buffer it was.
     #[must_use]
     pub const fn bo(&self) -> BoId {
@@ -99,6 +103,23 @@ impl<V> ToClear<V> {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.mappings == 0
+    }
+}
+
+/// The mappings of a closed buffer.
+pub(super) struct DetachedIter<'a, V, M> {
+    store: &'a Store<V, M>,
+    at: Slot,
+    bo: BoId,
+}
+
+impl<'a, V, M> Iterator for DetachedIter<'a, V, M> {
+    type Item = Mapping<&'a M>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (mapping, next) = self.store.view_detached(self.at, self.bo)?;
+        self.at = next;
+        Some(mapping)
     }
 }
 

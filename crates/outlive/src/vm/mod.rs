@@ -1,6 +1,8 @@
 //! GPU address spaces: plan, commit, roll back.
 //!
-//! A [`Space`] is one GPU's virtual address space as a plain state machine: which ranges are mapped, to what, and how. It is
+//! Two layers: a [`Space`], which decides, and a [`Vm`], which is one with handles, buffers and an end (below).
+//!
+//! A `Space` is one GPU's virtual address space as a plain state machine: which ranges are mapped, to what, and how. It is
 //! told what is wanted as a batch of [`Request`]s, and answers with the [`Step`]s that a driver carries out on page tables.
 //!
 //! ```text
@@ -55,32 +57,84 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Handles and lifetimes
+//! ```text
+//!  Vm ──edit()──▶ Edit ──plan──▶ VmPlan ──commit/apply──▶ Binding ──flushed──▶ done
+//!   │              │ open                                    └ dropped: the VM is poisoned
+//!   │              ▼
+//!   │            VmBo ──close, or last drop──▶ ToClear ──drop──▶ the VM's list
+//!   └──close, or last drop──────────────────▶    │                   │ on the reaper, when no job uses it any more
+//!                                                │                   ▼
+//!                                                └──▶ cleared ◀── VmDriver::clear
+//!                                                        │ on the reaper
+//!                                                        ▼
+//!                                    pages, mappings' data, page tables are freed
+//! ```
+//! - A mapping belongs to its VM and counts nothing. A pair ([`VmBo`]) counts the VM's inside and the driver's buffer; the VM
+//!   reaches it uncounted. [`VmUse`] (what a job's payload carries), [`Edit`], [`Binding`] and [`ToClear`] count insides. Handles
+//!   are counted apart, so the last `Vm` dropped closes it, whatever jobs or mappings there are.
+//! - One at a time changes an address space: an [`Edit`] has the turn, and with it the space as an exclusively borrowed value. A
+//!   close needs no turn: it latches, and whoever has the turn next, a driver's thread or the reaper, takes the mappings out.
+//! - What has left is freed when it was said to be cleared and flushed ([`ToClear::cleared`]) and every job and change that had
+//!   begun before it left has ended. Jobs that begin later do not hold it up.
+//! - A `ToClear` that `clear` drops is never freed, and counted; so is what a job in quarantine uses.
+//!
+//! No lock and no turn is held while a destructor runs. The lock of a VM is held for a few instructions; the turn is waited for
+//! by threads only, who may be waiting for fences meanwhile, which no fence's signal waits for.
+//!
 //! # Contexts
 //! [`Space::plan`], [`Space::open_bo`], [`Space::fill`] and [`Space::reserve_range`] allocate. Nothing else does, closing
-//! included, so a space can be torn down without memory.
+//! included, so a space can be torn down without memory. Of the handles, [`Vm::new`], [`Vm::edit`] (waits), [`Edit::open`] and
+//! [`Edit::plan`] may block or allocate; everything else, every close, drop, `cleared` and `poison` among it, is legal in any
+//! context, the signalling path included: what must be freed goes to the reaper.
 
 mod apply;
 mod bo;
+mod buffer;
 mod check;
+mod clear;
 mod close;
+mod driver;
+mod edit;
 mod find;
+mod grace;
+mod handle;
 mod mapping;
 mod overlay;
 mod plan;
 mod range;
 mod request;
+mod shared;
 mod space;
 mod stage;
 mod step;
 mod store;
+mod table;
+mod turn;
+mod usage;
+mod work;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, any(loom, shuttle)))]
+mod model_gpu;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 
 pub use apply::{Apply, RolledBack};
 pub use bo::{BoId, OpenRefused};
-pub use close::{Closed, ToClear};
+pub use buffer::VmBo;
+pub use clear::{Clearing, Flushed, ToClear};
+pub use close::{Closed, Detached};
+pub use driver::{Bo, BoCore, VmDriver};
+pub use edit::{Edit, EditRefused, VmPlan};
 pub use find::Iter;
+pub use handle::{Vm, VmConfig, VmError, VmStatus};
 pub use mapping::{Flags, Mapping, Source};
 pub use plan::{Done, Plan};
 pub use range::{RangeError, VaRange};
 pub use request::{PlanError, Request, Rule};
+pub use shared::OpenBo;
 pub use space::{Geometry, Space, SpaceError};
 pub use step::Step;
+pub use usage::{Binding, VmUse};

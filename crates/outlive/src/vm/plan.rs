@@ -17,7 +17,7 @@ use core::ops::Range;
 /// What a batch of requests comes to. Dropped, it leaves no trace.
 #[must_use = "a plan changes nothing until it is committed"]
 pub struct Plan<'a, V, M = ()> {
-    space: &'a mut Space<V, M>,
+    pub(super) space: &'a mut Space<V, M>,
     stage: Stage<M>,
     /// Where each request's steps end; empty for a single request.
     ends: HeapVec<usize>,
@@ -90,6 +90,12 @@ impl<'a, V, M: Clone> Plan<'a, V, M> {
     #[must_use]
     pub fn steps_of(&self, request: usize) -> Range<usize> {
         steps_of(&self.ends, self.stage.steps.len(), request)
+    }
+
+    /// What is kept with an open buffer; none if `bo` is not open in the space.
+    #[must_use]
+    pub fn bo(&self, bo: BoId) -> Option<&V> {
+        self.space.bo(bo)
     }
 
     /// How many mappings the space will have.

@@ -59,10 +59,10 @@ impl Table {
     }
 }
 
-impl Apply<Data> for Table {
+impl<V> Apply<V, Data> for Table {
     type Error = ();
 
-    fn apply(&mut self, step: &Step<Data>) -> Result<(), ()> {
+    fn apply(&mut self, _space: &Space<V, Data>, step: &Step<Data>) -> Result<(), ()> {
         self.steps_left = self.steps_left.checked_sub(1).ok_or(())?;
         match step {
             Step::Map { mapping } => self.fill(mapping, mapping.range),
@@ -72,7 +72,7 @@ impl Apply<Data> for Table {
         Ok(())
     }
 
-    fn undo(&mut self, step: &Step<Data>) {
+    fn undo(&mut self, _space: &Space<V, Data>, step: &Step<Data>) {
         match step {
             Step::Map { mapping } => self.entries[pages_of(mapping.range)].fill(None),
             _ => self.fill(step.mapping(), step.changes()),

@@ -1,0 +1,102 @@
+//! `VmBo`: a buffer in an address space.
+//!
+//! A pair of the two is unique while the buffer is open. Handles are counted apart from the pair's memory: the last handle's
+//! drop closes the buffer in the VM, as [`VmBo::close`] does at once, for all handles. From then on the next [`Edit`] does not
+//! see it any more, and it can be opened anew.
+//!
+//! [`Edit`]: super::Edit
+
+use super::bo::BoId;
+use super::clear::{ToClear, What};
+use super::driver::VmDriver;
+use super::shared::{PairInner, Phase, Whole};
+use crate::exec::object::Object;
+use core::fmt;
+
+/// A handle on a buffer that is open in an address space. The last one's drop closes it there; any context.
+pub struct VmBo<D: VmDriver> {
+    pair: Object<PairInner<D>>,
+}
+
+impl<D: VmDriver> VmBo<D> {
+    /// Takes over a handle that is counted.
+    pub(super) const fn new(pair: Object<PairInner<D>>) -> Self {
+        Self { pair }
+    }
+
+    /// By which mappings name it.
+    #[must_use]
+    pub fn id(&self) -> BoId {
+        self.pair.id
+    }
+
+    /// The driver's buffer.
+    #[must_use]
+    pub fn bo(&self) -> &D::Bo {
+        &self.pair.bo
+    }
+
+    /// What the driver keeps with it.
+    #[must_use]
+    pub fn data(&self) -> &D::VmBo {
+        &self.pair.data
+    }
+
+    /// What the driver keeps with the address space.
+    #[must_use]
+    pub fn vm_data(&self) -> &D::Vm {
+        &self.pair.vm.data
+    }
+
+    /// Whether it has not been closed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.pair.state.lock().phase == Phase::Open
+    }
+
+    /// Closes the buffer in this address space: all of its mappings go. Cannot fail; allocates nothing; takes the same time
+    /// whatever is mapped; any context. `None`: it was closed, or everything of the VM has been cleared already.
+    ///
+    /// Whoever is changing the address space right now still sees it until that ends.
+    pub fn close(&self) -> Option<ToClear<D>> {
+        self.end(false)
+    }
+
+    fn end(&self, is_drop: bool) -> Option<ToClear<D>> {
+        let pair = &self.pair;
+        let mut state = pair.vm.state.lock();
+        let mut own = pair.state.lock();
+        own.handles -= usize::from(is_drop);
+        if own.phase != Phase::Open || (is_drop && own.handles > 0) {
+            return None;
+        }
+        if matches!(state.whole, Whole::Gone) {
+            own.phase = Phase::Cleared;
+            return None;
+        }
+        own.phase = Phase::Closed;
+        drop(own);
+        state.closing.push(pair.clone());
+        drop(state);
+        Some(ToClear::held(What::Bo(pair.clone())))
+    }
+}
+
+impl<D: VmDriver> Clone for VmBo<D> {
+    fn clone(&self) -> Self {
+        self.pair.state.lock().handles += 1;
+        Self { pair: self.pair.clone() }
+    }
+}
+
+impl<D: VmDriver> Drop for VmBo<D> {
+    fn drop(&mut self) {
+        drop(self.end(true));
+    }
+}
+
+impl<D: VmDriver> fmt::Debug for VmBo<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VmBo({})", self.pair.id)
+    }
+}

@@ -1,0 +1,351 @@
+//! `Edit`: the turn to look at an address space and to change it. One at a time; who else wants it waits.
+//!
+//! # Protocol
+//! An edit takes the space out of its VM and puts it back when dropped, so the space is an exclusively borrowed value in
+//! between. When it begins, and before each plan, it *settles*: buffers that were closed meanwhile, from whatever context, are
+//! taken out of the space. So a close never waits for an edit, and the next one does not see the buffer any more.
+
+use super::bo::BoId;
+use super::buffer::VmBo;
+use super::close::{Detached, DetachedIter};
+use super::driver::{Bo, VmDriver};
+use super::handle::VmError;
+use super::plan::Plan;
+use super::request::{PlanError, Request};
+use super::shared::{Body, Figures, OpenBo, PairInner, Phase, State, VmInner, Whole};
+use super::space::{Space, SpaceError};
+use super::turn::wait_in_line;
+use super::usage::{Binding, VmUse};
+use super::{Apply, OpenRefused, RolledBack, VaRange};
+use crate::check::{self, Violation};
+use crate::exec::object::Object;
+use crate::sync::{self, Guard, class};
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::Deref;
+
+/// The turn to change an address space, until dropped. It reads as the [`Space`] inside. Belongs to one thread; holds the VM's
+/// inside, no handle.
+///
+/// Whoever has it may allocate, block, and wait for fences. Dropping it wakes the next in line.
+#[must_use = "the turn ends when this is dropped"]
+pub struct Edit<D: VmDriver> {
+    vm: Object<VmInner<D>>,
+    /// `None` while it is being dropped.
+    body: Option<Body<D>>,
+    thread_bound: PhantomData<*const ()>,
+}
+
+/// Why somebody did not get the turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EditRefused {
+    /// The calling thread has it, and would wait for itself.
+    WouldDeadlock,
+    /// Waiting is not allowed in a signalling section.
+    InSignallingSection,
+    /// Waiting is not allowed in a closure or waker of a fence.
+    InCallback,
+}
+
+impl fmt::Display for EditRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WouldDeadlock => "this thread is changing the address space already: end that first",
+            Self::InSignallingSection => "a signalling path may not wait for an address space",
+            Self::InCallback => "a callback may not wait for an address space: use `try_edit`",
+        })
+    }
+}
+
+impl core::error::Error for EditRefused {}
+
+impl<D: VmDriver> Edit<D> {
+    /// Waits for the turn.
+    #[track_caller]
+    pub(super) fn begin(vm: &Object<VmInner<D>>) -> Result<Self, EditRefused> {
+        check::may_wait().map_err(|violation| match violation {
+            Violation::WaitedInCallback => EditRefused::InCallback,
+            _ => EditRefused::InSignallingSection,
+        })?;
+        let mut state = vm.state.lock();
+        if !state.turn.try_take() {
+            if state.turn.is_mine() {
+                return Err(EditRefused::WouldDeadlock);
+            }
+            state = wait_in_line(&vm.state, state, |state| &mut state.turn);
+        }
+        Ok(Self::with(vm, state))
+    }
+
+    /// Takes the turn if it is free.
+    pub(super) fn try_begin(vm: &Object<VmInner<D>>) -> Option<Self> {
+        let mut state = vm.state.lock();
+        state.turn.try_take().then(|| Self::with(vm, state))
+    }
+
+    /// As `try_begin`; if it is taken, the VM's work is queued again when it is free.
+    pub(super) fn for_work(vm: &Object<VmInner<D>>) -> Option<Self> {
+        let mut state = vm.state.lock();
+        state.work_waits = !state.turn.try_take();
+        (!state.work_waits).then(|| Self::with(vm, state))
+    }
+
+    fn with(vm: &Object<VmInner<D>>, mut state: Guard<'_, class::VmState, State<D>>) -> Self {
+        let body = state.body.take();
+        debug_assert!(body.is_some(), "whoever has the turn has the space");
+        drop(state);
+        let mut edit = Self { vm: vm.clone(), body, thread_bound: PhantomData };
+        edit.settle();
+        edit
+    }
+
+    pub(super) const fn vm(&self) -> &Object<VmInner<D>> {
+        &self.vm
+    }
+
+    fn body(&self) -> &Body<D> {
+        match &self.body {
+            Some(body) => body,
+            None => unreachable!("there until it is dropped"),
+        }
+    }
+
+    pub(super) fn body_mut(&mut self) -> &mut Body<D> {
+        match &mut self.body {
+            Some(body) => body,
+            None => unreachable!("there until it is dropped"),
+        }
+    }
+
+    pub(super) fn detached(&self, detached: &Detached<OpenBo<D>>) -> DetachedIter<'_, OpenBo<D>, D::Mapping> {
+        self.body().space.detached(detached)
+    }
+
+    /// Takes the mappings of closed buffers out, and learns what was said of the VM meanwhile.
+    fn settle(&mut self) {
+        loop {
+            let pair = {
+                let mut state = self.vm.state.lock();
+                let (closed, poisoned) = (state.closed, state.poisoned);
+                // Once the driver has the whole VM, what is mapped is its to clear.
+                let settles = matches!(state.whole, Whole::Open | Whole::Closed | Whole::GivenUp(..));
+                let pair = if settles { state.closing.pop() } else { None };
+                drop(state);
+                let space = &mut self.body_mut().space;
+                space.closed |= closed;
+                if poisoned {
+                    space.poison();
+                }
+                pair
+            };
+            match pair {
+                Some(pair) => self.take_out(pair),
+                None => return,
+            }
+        }
+    }
+
+    fn take_out(&mut self, pair: Object<PairInner<D>>) {
+        let body = self.body_mut();
+        body.table.remove(pair.key);
+        body.bytes -= pair.size;
+        let Some(detached) = body.space.close_bo(pair.id) else { return };
+        let mut state = self.vm.state.lock();
+        state.out += 1;
+        // Only now: a change that had the turn when the buffer was closed may have taken mappings of it out.
+        let ticket = state.grace.ticket();
+        let phase = {
+            let mut own = pair.state.lock();
+            own.out = Some((detached, ticket));
+            own.phase
+        };
+        match phase {
+            Phase::GivenUp => state.waiting.push(pair),
+            Phase::Cleared => state.done.push(pair),
+            Phase::Open | Phase::Closed | Phase::Handed => {
+                drop(state);
+                drop(pair);
+            }
+        }
+    }
+
+    /// Opens `bo`, so that it can be mapped: the pair is made with what `data` returns. If it is open, another handle on the
+    /// one pair. O(1); allocates for a new one.
+    ///
+    /// # Errors
+    /// [`VmError`]; nothing was changed.
+    pub fn open(&mut self, bo: &D::Bo, data: impl FnOnce() -> D::VmBo) -> Result<VmBo<D>, VmError> {
+        self.settle();
+        if let Some(open) = self.find_bo(bo) {
+            return Ok(open);
+        }
+        // It may be there with its end begun since.
+        self.settle();
+        let core = bo.core();
+        let vm_device = self.vm.device.shared.id;
+        if core.device() != vm_device {
+            return Err(VmError::OtherDevice { bo: core.device(), vm: vm_device });
+        }
+        let (key, size) = (core.id(), core.size());
+        // Foreign code first: it may panic.
+        let (data, bo) = (data(), bo.clone());
+        let vm = self.vm.clone();
+        let body = self.body_mut();
+        if body.space.is_closed() {
+            return Err(VmError::Closed);
+        }
+        if body.table.len() >= body.bos_max {
+            return Err(VmError::TooManyBos { limit: body.bos_max });
+        }
+        body.table.reserve()?;
+        let opened = body.space.open_bo(size, OpenBo::unset());
+        let id = opened.map_err(|refused| match refused {
+            OpenRefused::Empty(_) => VmError::EmptyBo,
+            OpenRefused::Closed(_) => VmError::Closed,
+            OpenRefused::NoMemory(error, _) => VmError::NoMemory(error),
+        })?;
+        let made = Object::try_new(vm.hub(), |header| {
+            Ok::<_, VmError>(PairInner::new(header, (id, key, size), data, bo, vm.clone()))
+        });
+        let pair = match made {
+            Ok(pair) => pair,
+            Err(error) => {
+                let _closed = body.space.close_bo(id);
+                return Err(error);
+            }
+        };
+        if let Some(open) = body.space.bo_mut(id) {
+            *open = OpenBo::new(&pair);
+        }
+        body.table.insert(key, id);
+        body.bytes += size;
+        Ok(VmBo::new(pair))
+    }
+
+    /// Another handle on the pair of `bo` and this address space, if it is open here. O(1).
+    #[must_use]
+    pub fn find_bo(&self, bo: &D::Bo) -> Option<VmBo<D>> {
+        let id = self.body().table.get(bo.core().id())?;
+        self.handle_of(id)
+    }
+
+    /// Another handle on the pair that a mapping names.
+    #[must_use]
+    pub fn handle_of(&self, id: BoId) -> Option<VmBo<D>> {
+        let open = self.bo(id)?;
+        let mut state = open.inner().state.lock();
+        if state.phase != Phase::Open || state.handles == 0 {
+            return None;
+        }
+        state.handles += 1;
+        Some(VmBo::new(open.pair(&state)))
+    }
+
+    /// As [`Space::plan`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn plan(&mut self, requests: &[Request<D::Mapping>]) -> Result<VmPlan<'_, D>, PlanError> {
+        self.settle();
+        let Some(body) = &mut self.body else { unreachable!("there until it is dropped") };
+        Ok(VmPlan { plan: body.space.plan(requests)?, vm: &self.vm })
+    }
+
+    /// As [`Space::fill`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fill(&mut self, requests: &[Request<D::Mapping>]) -> Result<(), PlanError> {
+        self.settle();
+        self.body_mut().space.fill(requests)
+    }
+
+    /// As [`Space::reserve_range`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reserve_range(&mut self, range: VaRange) -> Result<(), SpaceError> {
+        self.body_mut().space.reserve_range(range)
+    }
+}
+
+impl<D: VmDriver> Deref for Edit<D> {
+    type Target = Space<OpenBo<D>, D::Mapping>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.body().space
+    }
+}
+
+impl<D: VmDriver> Drop for Edit<D> {
+    fn drop(&mut self) {
+        let Some(body) = self.body.take() else { return };
+        let figures = Figures {
+            mappings: body.space.len(),
+            bos: body.table.len(),
+            bytes: body.bytes,
+            memory: body.space.memory(),
+        };
+        let (next, poke) = {
+            let mut state = self.vm.state.lock();
+            state.body = Some(body);
+            state.figures = figures;
+            let next = state.turn.pass_on();
+            let poke = next.is_none() && core::mem::take(&mut state.work_waits);
+            (next, poke)
+        };
+        if let Some(next) = next {
+            sync::unpark(&next);
+        }
+        if poke {
+            self.vm.poke();
+        }
+    }
+}
+
+impl<D: VmDriver> fmt::Debug for Edit<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Edit({:?})", self.body.as_ref().map(|body| &body.space))
+    }
+}
+
+/// A [`Plan`] of an address space with handles; it reads as one. Dropped, it leaves no trace.
+#[must_use = "a plan changes nothing until it is committed"]
+pub struct VmPlan<'a, D: VmDriver> {
+    plan: Plan<'a, OpenBo<D>, D::Mapping>,
+    vm: &'a Object<VmInner<D>>,
+}
+
+impl<D: VmDriver> VmPlan<'_, D> {
+    /// As [`Plan::commit`], for a driver that changes the page tables before or after. What was mapped is kept until the
+    /// [`Binding`] says that the page tables are as planned.
+    pub fn commit(self) -> Binding<D> {
+        // First, so that no buffer whose mappings go can be freed before the page tables follow.
+        let in_use = VmUse::enter(self.vm);
+        Binding::new(self.plan.commit(), in_use)
+    }
+
+    /// As [`Plan::apply`]: each step, then the commit.
+    ///
+    /// # Errors
+    /// The driver's, after everything was undone.
+    pub fn apply<A: Apply<OpenBo<D>, D::Mapping>>(self, driver: &mut A) -> Result<Binding<D>, RolledBack<A::Error>> {
+        let in_use = VmUse::enter(self.vm);
+        Ok(Binding::new(self.plan.apply(driver)?, in_use))
+    }
+}
+
+impl<'a, D: VmDriver> Deref for VmPlan<'a, D> {
+    type Target = Plan<'a, OpenBo<D>, D::Mapping>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.plan
+    }
+}
+
+impl<D: VmDriver> fmt::Debug for VmPlan<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.plan.fmt(f)
+    }
+}

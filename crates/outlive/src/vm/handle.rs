@@ -1,0 +1,266 @@
+//! `Vm`: an address space with handles.
+//!
+//! Handles are counted apart from the VM's memory, which pairs, jobs, changes and what is to be cleared keep: the last
+//! handle's drop closes the VM, as [`Vm::close`] does at once. A closed VM takes no requests; everything that is mapped is
+//! cleared once no job may use it, then freed. It is gone when the last of the others is.
+
+use super::VmBo;
+use super::clear::{ToClear, What};
+use super::driver::VmDriver;
+use super::edit::{Edit, EditRefused};
+use super::shared::{Body, VmInner, Whole};
+use super::space::{Geometry, Space, SpaceError};
+use super::table::Table;
+use super::usage::VmUse;
+use crate::device::Device;
+use crate::exec::object::Object;
+use crate::fence::UserFence;
+use crate::mem::AllocError;
+use crate::queue::Drained;
+use core::fmt;
+
+/// A handle on an address space of a device. Clones are the same one. The last one's drop closes it; any context.
+pub struct Vm<D: VmDriver> {
+    vm: Object<VmInner<D>>,
+    drained: UserFence,
+}
+
+/// How an address space is made.
+#[derive(Debug, Clone, Copy)]
+pub struct VmConfig {
+    geometry: Geometry,
+    mappings_max: usize,
+    bos_max: usize,
+}
+
+impl VmConfig {
+    /// An address space of this shape.
+    #[must_use]
+    pub const fn new(geometry: Geometry) -> Self {
+        Self { geometry, mappings_max: 1 << 24, bos_max: 1 << 20 }
+    }
+
+    /// No change may bring the number of mappings above this. Default 16,777,216.
+    #[must_use]
+    pub const fn mappings_max(mut self, mappings: usize) -> Self {
+        self.mappings_max = mappings;
+        self
+    }
+
+    /// No more buffers may be open. Default 1,048,576.
+    #[must_use]
+    pub const fn bos_max(mut self, bos: usize) -> Self {
+        self.bos_max = bos;
+        self
+    }
+}
+
+/// Why an address space was not made, or a buffer not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum VmError {
+    /// Its shape is none.
+    Space(SpaceError),
+    /// The buffer belongs to another device.
+    OtherDevice {
+        /// The buffer's.
+        bo: u64,
+        /// The address space's.
+        vm: u64,
+    },
+    /// The buffer has no bytes.
+    EmptyBo,
+    /// The address space is closed.
+    Closed,
+    /// As many buffers are open as may be.
+    TooManyBos {
+        /// How many.
+        limit: usize,
+    },
+    /// It cannot be changed here and now.
+    Refused(EditRefused),
+    /// No memory.
+    NoMemory(AllocError),
+}
+
+impl fmt::Display for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Space(error) => error.fmt(f),
+            Self::OtherDevice { bo, vm } => {
+                write!(f, "a buffer of device {bo} cannot be mapped in an address space of device {vm}")
+            }
+            Self::EmptyBo => f.write_str("a buffer of no bytes cannot be mapped: give it at least one page"),
+            Self::Closed => f.write_str("the address space is closed: make another one"),
+            Self::TooManyBos { limit } => write!(f, "more than {limit} open buffers: close some"),
+            Self::Refused(error) => error.fmt(f),
+            Self::NoMemory(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for VmError {}
+
+impl From<AllocError> for VmError {
+    fn from(error: AllocError) -> Self {
+        Self::NoMemory(error)
+    }
+}
+
+impl From<EditRefused> for VmError {
+    fn from(error: EditRefused) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// How an address space stands; as of the end of the last change where it is about what is mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VmStatus {
+    /// Mappings.
+    pub mappings: usize,
+    /// Open buffers.
+    pub bos: usize,
+    /// Their bytes.
+    pub bo_bytes: u64,
+    /// Bytes of the library's memory for mappings and buffers, room for more included.
+    pub memory: usize,
+    /// Jobs and changes that keep what is mapped.
+    pub uses: usize,
+    /// Closed buffers whose pages have not been freed.
+    pub to_clear: usize,
+    /// Those that could not be cleared, the VM itself included.
+    pub quarantined: usize,
+    /// It takes no requests.
+    pub closed: bool,
+    /// It takes no requests but to unmap.
+    pub poisoned: bool,
+}
+
+impl<D: VmDriver> Vm<D> {
+    /// An empty address space of `device`, with what the driver keeps with it. Allocates.
+    ///
+    /// # Errors
+    /// [`VmError::Space`], [`VmError::NoMemory`].
+    pub fn new(device: &Device<D>, config: VmConfig, data: D::Vm) -> Result<Self, VmError> {
+        let mut space = Space::new(config.geometry).map_err(VmError::Space)?;
+        space.set_limit(config.mappings_max);
+        let body = Body { space, table: Table::new(), bytes: 0, bos_max: config.bos_max };
+        let (source, drained) = UserFence::new(device.executor(), "address space gone")?;
+        let vm = Object::try_new(device.executor().hub(), |header| {
+            Ok::<_, AllocError>(VmInner::new(header.announce(source), body, data, device.inner().clone()))
+        })?;
+        Ok(Self { vm, drained })
+    }
+
+    /// Waits for the turn to change the address space. Blocks while somebody else has it.
+    ///
+    /// # Errors
+    /// [`EditRefused`].
+    #[track_caller]
+    pub fn edit(&self) -> Result<Edit<D>, EditRefused> {
+        Edit::begin(&self.vm)
+    }
+
+    /// The turn, if nobody has it. Does not wait; not for the signalling path.
+    #[must_use]
+    pub fn try_edit(&self) -> Option<Edit<D>> {
+        Edit::try_begin(&self.vm)
+    }
+
+    /// Opens a buffer: [`Vm::edit`], then [`Edit::open`].
+    ///
+    /// # Errors
+    /// [`VmError`].
+    #[track_caller]
+    pub fn open(&self, bo: &D::Bo, data: impl FnOnce() -> D::VmBo) -> Result<VmBo<D>, VmError> {
+        self.edit()?.open(bo, data)
+    }
+
+    /// For a job's payload: keeps what is mapped where it is until the job has retired. Any context; allocates nothing.
+    ///
+    /// # Errors
+    /// [`VmError::Closed`].
+    pub fn in_use(&self) -> Result<VmUse<D>, VmError> {
+        if self.vm.state.lock().closed {
+            return Err(VmError::Closed);
+        }
+        Ok(VmUse::enter(&self.vm))
+    }
+
+    /// Takes no requests any more: everything that is mapped goes. Cannot fail; allocates nothing; takes the same time
+    /// whatever is mapped; any context. `None` the second time.
+    ///
+    /// Whoever is changing the address space right now goes on until that ends.
+    pub fn close(&self) -> Option<ToClear<D>> {
+        let mut state = self.vm.state.lock();
+        if core::mem::replace(&mut state.closed, true) {
+            return None;
+        }
+        state.whole = Whole::Closed;
+        drop(state);
+        Some(ToClear::held(What::Vm(self.vm.clone())))
+    }
+
+    /// A handle that says when the address space is gone, without closing it: everything of it cleared and freed, the driver's
+    /// data dropped. What is in quarantine keeps it from coming.
+    pub fn drained(&self) -> Drained {
+        Drained::new(self.drained.clone())
+    }
+
+    /// An asynchronous change failed half way, so the page tables may not be as planned: from now on only unmap requests are
+    /// taken, and it can be closed. Any context.
+    pub fn poison(&self) {
+        self.vm.state.lock().poisoned = true;
+    }
+
+    /// How it stands. Any context.
+    #[must_use]
+    pub fn status(&self) -> VmStatus {
+        let state = self.vm.state.lock();
+        let figures = state.figures;
+        VmStatus {
+            mappings: figures.mappings,
+            bos: figures.bos,
+            bo_bytes: figures.bytes,
+            memory: figures.memory,
+            uses: state.grace.live(),
+            to_clear: state.out,
+            quarantined: state.quarantined,
+            closed: state.closed,
+            poisoned: state.poisoned,
+        }
+    }
+
+    /// What the driver keeps with it.
+    #[must_use]
+    pub fn data(&self) -> &D::Vm {
+        &self.vm.data
+    }
+}
+
+impl<D: VmDriver> Clone for Vm<D> {
+    fn clone(&self) -> Self {
+        self.vm.state.lock().handles += 1;
+        Self { vm: self.vm.clone(), drained: self.drained.clone() }
+    }
+}
+
+impl<D: VmDriver> Drop for Vm<D> {
+    fn drop(&mut self) {
+        let last = {
+            let mut state = self.vm.state.lock();
+            state.handles -= 1;
+            state.handles == 0
+        };
+        if last {
+            drop(self.close());
+        }
+    }
+}
+
+impl<D: VmDriver> fmt::Debug for Vm<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vm({:?})", self.status())
+    }
+}

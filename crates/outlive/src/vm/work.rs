@@ -1,0 +1,104 @@
+//! A VM's work on the reaper: hands what was given up to the driver's `clear`, and frees what was cleared.
+//!
+//! It takes the turn for one thing at a time and never waits for it: if somebody else has it, it leaves a mark, and is
+//! queued again when that one is done. No turn and no lock is held while values of the driver are dropped.
+
+use super::clear::{ToClear, What};
+use super::driver::VmDriver;
+use super::edit::Edit;
+use super::grace::Grace;
+use super::shared::{Pairs, Phase, State, VmInner, Whole};
+use super::table::Table;
+use crate::check;
+use crate::exec::object::Object;
+use crate::sabotage::{self, Sabotage};
+
+/// Mappings whose data is taken out under one turn.
+const SLICE: usize = 32;
+
+enum Next<D: VmDriver> {
+    Clear(ToClear<D>),
+    /// Cleared, and used by nobody: a buffer.
+    Free(Object<super::shared::PairInner<D>>),
+    /// The same of the whole VM.
+    End(Object<VmInner<D>>),
+    /// Closed after the whole VM was cleared, which its mappings were part of.
+    Drop(Object<super::shared::PairInner<D>>),
+}
+
+/// On the reaper lane.
+pub(super) fn run<D: VmDriver>(vm: &Object<VmInner<D>>) {
+    if sabotage::is(Sabotage::SkipDrain) {
+        return;
+    }
+    check::foreign_drop();
+    while let Some(mut edit) = Edit::for_work(vm) {
+        let Some(next) = next(&mut vm.state.lock()) else { return };
+        match next {
+            Next::Clear(to_clear) => vm.device.driver.clear(&mut edit, to_clear),
+            Next::Free(pair) => free(edit, pair),
+            Next::End(whole) => {
+                let body = edit.body_mut();
+                let closed = body.space.close();
+                let table = core::mem::replace(&mut body.table, Table::new());
+                vm.state.lock().whole = Whole::Gone;
+                drop(edit);
+                drop((closed, table, whole));
+            }
+            Next::Drop(pair) => drop(pair),
+        }
+    }
+}
+
+/// What is to be done first.
+fn next<D: VmDriver>(state: &mut State<D>) -> Option<Next<D>> {
+    if let Some(pair) = pop_if_over(&mut state.done, &state.grace) {
+        return Some(Next::Free(pair));
+    }
+    if let Some(pair) = pop_if_over(&mut state.waiting, &state.grace) {
+        pair.state.lock().phase = Phase::Handed;
+        return Some(Next::Clear(ToClear::handed(What::Bo(pair))));
+    }
+    if matches!(state.whole, Whole::Gone) {
+        return state.closing.pop().map(Next::Drop);
+    }
+    // Buffers go first: what their mappings hold lies in the space.
+    if let (Whole::GivenUp(_, ticket) | Whole::Cleared(_, ticket), 0) = (&mut state.whole, state.out) {
+        let ticket = *ticket.get_or_insert_with(|| state.grace.ticket());
+        if state.grace.is_over(ticket) {
+            return match core::mem::replace(&mut state.whole, Whole::Handed) {
+                Whole::Cleared(vm, _) => Some(Next::End(vm)),
+                Whole::GivenUp(vm, _) => Some(Next::Clear(ToClear::handed(What::Vm(vm)))),
+                Whole::Open | Whole::Closed | Whole::Handed | Whole::Gone => None,
+            };
+        }
+    }
+    None
+}
+
+/// The first of `pairs` if nobody may use its mappings any more.
+fn pop_if_over<D: VmDriver>(pairs: &mut Pairs<D>, grace: &Grace) -> Option<Object<super::shared::PairInner<D>>> {
+    let first = pairs.front()?;
+    let over = first.state.lock().out.as_ref().is_some_and(|(_, ticket)| grace.is_over(*ticket));
+    if over { pairs.pop() } else { None }
+}
+
+/// Frees some of the mappings of `pair`, and `pair` itself if those were the last.
+fn free<D: VmDriver>(mut edit: Edit<D>, pair: Object<super::shared::PairInner<D>>) {
+    let out = pair.state.lock().out.take();
+    let Some((mut detached, ticket)) = out else { return };
+    let body = edit.body_mut();
+    let data: [Option<D::Mapping>; SLICE] = core::array::from_fn(|_| body.space.release_next(&mut detached));
+    let mut left = Some(pair);
+    {
+        let mut state = edit.vm().state.lock();
+        if detached.is_empty() {
+            state.out -= 1;
+        } else if let Some(pair) = left.take() {
+            pair.state.lock().out = Some((detached, ticket));
+            state.done.push(pair);
+        }
+    }
+    drop(edit);
+    drop((data, left));
+}
