@@ -14,11 +14,13 @@ mod common;
 
 use common::{Call, Gpu, Rig, buffers, error, ok, pending};
 use outlive::check::{self, Alloc};
+use outlive::resv::{Reservation, Slot, Transaction, Usage};
 use outlive::{
     Dependency, FenceError, LongQueue, Off, OpenError, PreemptToken, QueueConfig, ResetScope, Restart, Retired, Status,
     Time, UserFence,
 };
 use std::alloc::System;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -365,4 +367,91 @@ fn a_handle_dropped_with_the_context_off_on_or_leaving_leaves_nothing() {
         assert_eq!(rig.executor.next_timer().filter(|at| *at < Time::NEVER), None);
         gone(rig);
     }
+}
+
+/// A buffer of a long-running context, and whether it is in memory.
+struct Buffer {
+    resv: Reservation,
+    resident: AtomicBool,
+}
+
+impl Buffer {
+    /// As a memory manager does: waits, with the buffer locked, until nothing can touch it, and takes it away.
+    fn evict(&self) {
+        let evicted = Transaction::new().run::<Slot<'_>, _>(
+            |attempt| attempt.prepare(&self.resv),
+            |sealed, slot| {
+                for (_, fence) in sealed.fences(slot.locked(), Usage::Bookkeep) {
+                    fence.wait(common::SOON).unwrap();
+                }
+                self.resident.store(false, SeqCst);
+            },
+        );
+        evicted.unwrap();
+    }
+
+    /// As a driver's `resume` does: memory for the next fence, then lock, bring back, guard, and let go on.
+    fn bring_back(&self, off: Off) -> Retired {
+        let ready = off.reserve().unwrap();
+        let back = Transaction::new().run::<Slot<'_>, _>(
+            |attempt| attempt.prepare(&self.resv),
+            |sealed, slot| {
+                self.resident.store(true, SeqCst);
+                let (guard, restart) = ready.publish();
+                sealed.add(slot, Usage::Bookkeep, &guard);
+                (guard, restart)
+            },
+        );
+        let (guard, restart) = back.unwrap();
+        restart.restart();
+        guard
+    }
+}
+
+#[test]
+fn a_buffer_is_evicted_from_under_a_job_without_end_and_comes_back() {
+    const ROUNDS: usize = 50;
+    let rig = Rig::threads(false);
+    let queue = rig.long_queue(QueueConfig::new("compute"));
+    let buffer = Arc::new(Buffer { resv: Reservation::new().unwrap(), resident: AtomicBool::new(false) });
+    let guard = buffer.bring_back(queue.off().unwrap());
+    let done = queue.reserve(rig.buffers(1)).unwrap().commit();
+    assert!(!buffer.resv.is_idle(Usage::Bookkeep).unwrap() && pending(&guard), "asking does not arm it");
+    let seen = buffer.clone();
+    rig.gpu().script(|script| {
+        script.preempt = Some(Box::new(move |token| {
+            assert!(seen.resident.load(SeqCst), "on the hardware without its memory");
+            token.off();
+        }));
+    });
+    std::thread::scope(|scope| {
+        let resumer = scope.spawn(|| {
+            let mut back = 0;
+            while back < ROUNDS {
+                match resumed(&rig) {
+                    Some(off) => {
+                        buffer.bring_back(off);
+                        back += 1;
+                    }
+                    None => std::thread::yield_now(),
+                }
+            }
+        });
+        let mut evictions = 0;
+        while !resumer.is_finished() {
+            buffer.evict();
+            evictions += 1;
+            std::thread::yield_now();
+        }
+        resumer.join().unwrap();
+        assert!(evictions >= ROUNDS, "{evictions}");
+    });
+    assert!(!done.is_signaled());
+    // Fewer than rounds where an evictor came before the context was on: then nobody need take it off.
+    assert!((1..=ROUNDS + 1).contains(&count(&rig, Call::Preempt)), "{}", count(&rig, Call::Preempt));
+    assert!(rig.gpu().held.complete(queue.id() * 1_000_000 + 1, Ok(())));
+    done.wait(common::SOON).unwrap();
+    let idle = queue.close();
+    idle.wait(common::SOON).unwrap();
+    buffer.resv.wait(Usage::Bookkeep, common::SOON).unwrap();
 }
