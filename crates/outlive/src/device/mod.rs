@@ -7,6 +7,7 @@
 //! which it is cancelled, its engine reset, the device reset, the device lost, each step under a watchdog.
 
 mod ban;
+pub(crate) mod damage;
 pub(crate) mod driver;
 mod fdinfo;
 mod principal;

@@ -167,6 +167,10 @@ impl Principal {
         self.line().for_each(|principal| principal.account.counters.waited(time));
     }
 
+    pub(crate) fn fined(&self, time: Duration) {
+        self.line().for_each(|principal| principal.account.counters.fined(time));
+    }
+
     pub(crate) fn ended(&self, outcome: Outcome) {
         self.line().for_each(|principal| principal.account.counters.ended(outcome));
     }

@@ -37,6 +37,8 @@ pub(crate) struct Recovery {
     excluded: bool,
     /// Counts calls into the driver; answers to earlier ones are stale.
     epoch: u64,
+    /// When it last left *up*.
+    since: Time,
     watchdog: Duration,
 }
 
@@ -76,7 +78,8 @@ pub(crate) enum Action {
 
 impl Recovery {
     pub(crate) const fn new(watchdog: Duration) -> Self {
-        Self { phase: Phase::Up, wanted: None, lost: false, excluded: false, epoch: 0, watchdog }
+        let since = Time::ZERO;
+        Self { phase: Phase::Up, wanted: None, lost: false, excluded: false, epoch: 0, since, watchdog }
     }
 
     /// A job needs this reset.
@@ -144,7 +147,15 @@ impl Recovery {
         }
     }
 
+    /// Since when it has been going on; a larger step goes on with the smaller one's time.
+    pub(crate) const fn since(&self) -> Time {
+        self.since
+    }
+
     fn hold(&mut self, goal: Goal, now: Time) -> Action {
+        if self.is_up() {
+            self.since = now;
+        }
         self.phase = Phase::Holding { goal, until: now.after(self.watchdog) };
         match goal {
             Goal::Reset(scope) => Action::Hold(scope),
@@ -316,6 +327,7 @@ mod tests {
             fail(&mut machine, Action::Refuse);
             fail(&mut machine, Action::Quarantine);
             assert!(machine.is_gone());
+            assert_eq!(machine.since(), at(0), "one recovery, however many steps");
             assert_eq!((machine.poll(at(99_999)), machine.due()), (None, Time::NEVER));
         }
     }

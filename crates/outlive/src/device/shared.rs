@@ -7,6 +7,7 @@
 
 use super::DeviceConfig;
 use super::ban::BanRule;
+use super::damage::Damage;
 use super::driver::{Driver, ResetScope};
 use super::recovery::{Action, Recovery, ResetToken};
 use crate::check;
@@ -20,6 +21,7 @@ use crate::mem::list::{Link, List};
 use crate::queue::shared::QueueShared;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Lock, class};
+use crate::time::Time;
 use crate::trace::{DeviceChange, Event};
 use core::fmt;
 use core::mem::offset_of;
@@ -282,7 +284,7 @@ impl DeviceShared {
             }
             let action = state.recovery.poll(now);
             if let Some(action) = action {
-                self.act(&mut state, action);
+                self.act(&mut state, action, now);
             }
             let call = self.try_hold(&mut state, now);
             let due = state.recovery.due();
@@ -311,7 +313,7 @@ impl DeviceShared {
     }
 
     /// If queues are being held and none is in the middle of a start: the driver call that is now due.
-    fn try_hold(&self, state: &mut DeviceState, now: crate::time::Time) -> Option<Action> {
+    fn try_hold(&self, state: &mut DeviceState, now: Time) -> Option<Action> {
         let scope = state.recovery.holding()?;
         if !Self::walk(state, scope, QueueShared::hold) {
             return None;
@@ -320,7 +322,20 @@ impl DeviceShared {
         state.recovery.call()
     }
 
-    fn act(&self, state: &mut DeviceState, action: Action) {
+    /// What was on the hardware has ended, and the guilty pay.
+    fn let_go(&self, state: &DeviceState, scope: ResetScope, now: Time) {
+        // Whoever asked for a reset meanwhile had it: all that was on the hardware ends below, and only then does anything
+        // start. In this order, a wish is met once too often rather than never.
+        if scope == ResetScope::Device {
+            self.wishes.fetch_and(!(WISH_DEVICE | WISH_ENGINE), Ordering::AcqRel);
+        }
+        let mut damage = Damage::new(state.recovery.since());
+        Self::walk(state, scope, |queue| queue.assess(&mut damage));
+        let bill = damage.bill(now);
+        Self::walk(state, scope, |queue| queue.quiesced(bill));
+    }
+
+    fn act(&self, state: &mut DeviceState, action: Action, now: Time) {
         match action {
             Action::Hold(_) => {}
             Action::Refuse => {
@@ -329,11 +344,11 @@ impl DeviceShared {
             }
             Action::Quiesced(scope) => {
                 self.trace(DeviceChange::Quiesced);
-                Self::walk(state, scope, |queue| queue.quiesced());
+                self.let_go(state, scope, now);
             }
             Action::Gone => {
                 self.trace(DeviceChange::Quiesced);
-                Self::walk(state, ResetScope::Device, |queue| queue.quiesced());
+                self.let_go(state, ResetScope::Device, now);
             }
             Action::Quarantine => {
                 Self::walk(state, ResetScope::Device, |queue| queue.quarantined());

@@ -98,12 +98,14 @@ pub struct Usage {
     waited: Duration,
     waited_most: Duration,
     offences: u64,
+    fined: Duration,
     jobs: [u64; Outcome::ALL.len()],
 }
 
 impl Usage {
     /// Hardware time of all jobs that have left the hardware, whatever became of them: as the driver measured it
-    /// ([`Times::active`](crate::Times::active)), else from start to end, so that what overlaps counts twice.
+    /// ([`Times::active`](crate::Times::active)), else from start to end, or to the reset that ended it, so that what overlaps
+    /// counts twice.
     #[must_use]
     pub fn active(&self) -> Duration {
         self.engines.iter().sum()
@@ -136,6 +138,13 @@ impl Usage {
         self.offences
     }
 
+    /// What resets cost that were its fault: the time they took, and what others' jobs had had of the hardware that they were
+    /// lost to them. Its arbiter counts it as if it had had it.
+    #[must_use]
+    pub const fn fined(&self) -> Duration {
+        self.fined
+    }
+
     /// Jobs that ended so.
     #[must_use]
     pub const fn jobs(&self, outcome: Outcome) -> u64 {
@@ -165,6 +174,7 @@ pub(crate) struct Counters {
     waited: AtomicU64,
     waited_most: AtomicU64,
     offences: AtomicU64,
+    fined: AtomicU64,
     jobs: [AtomicU64; Outcome::ALL.len()],
 }
 
@@ -176,6 +186,7 @@ impl Counters {
             waited: AtomicU64::new(0),
             waited_most: AtomicU64::new(0),
             offences: AtomicU64::new(0),
+            fined: AtomicU64::new(0),
             jobs: core::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -209,6 +220,12 @@ impl Counters {
         self.add(&self.offences, 1);
     }
 
+    /// A reset was its fault.
+    pub(crate) fn fined(&self, time: Duration) {
+        // Under no lock, also where others are written under one.
+        self.fined.fetch_add(nanoseconds(time), Ordering::Relaxed);
+    }
+
     /// A job has its verdict.
     #[inline]
     pub(crate) fn ended(&self, outcome: Outcome) {
@@ -222,6 +239,7 @@ impl Counters {
             waited: time(&self.waited),
             waited_most: time(&self.waited_most),
             offences: self.offences.load(Ordering::Relaxed),
+            fined: time(&self.fined),
             jobs: core::array::from_fn(|outcome| self.jobs[outcome].load(Ordering::Relaxed)),
         }
     }

@@ -15,12 +15,14 @@ use super::complete::Completion;
 use super::job::{JobCore, Stage, Step};
 use super::order::Next;
 use super::shared::{QueueShared, StateGuard};
-use super::turn::Turn;
+use super::turn::{Cost, Turn};
 use crate::check;
+use crate::device::damage::Bill;
 use crate::device::driver::Acquired;
 use crate::exec::node::Node;
 use crate::exec::object::Object;
 use crate::fence::{Fence, FenceError, Part, Slot};
+use crate::sync::atomic::Ordering;
 use crate::time::Time;
 use crate::trace::{Blocked, Event};
 use core::convert::Infallible;
@@ -358,7 +360,8 @@ pub(crate) unsafe fn resource_signaled(node: NonNull<Node>) {
 pub(crate) fn settle(queue: &QueueShared, job: NonNull<JobCore>, at: Option<Time>, active: Option<Duration>) {
     let at = at.unwrap_or_else(|| queue.now());
     let mut state = queue.state.lock();
-    queue.settle_locked(&mut state, job, at, active);
+    let active = active.unwrap_or_else(|| at.since(state.cells(job).started));
+    queue.settle_locked(&mut state, job, at, Cost::Pays(active));
     if state.cells(job).flags.busy {
         // Whoever has it goes on with it.
         return;
@@ -369,14 +372,14 @@ pub(crate) fn settle(queue: &QueueShared, job: NonNull<JobCore>, at: Option<Time
 }
 
 impl QueueShared {
-    fn settle_locked(&self, state: &mut StateGuard<'_>, job: NonNull<JobCore>, at: Time, active: Option<Duration>) {
-        let active = active.unwrap_or_else(|| at.since(state.cells(job).started));
+    fn settle_locked(&self, state: &mut StateGuard<'_>, job: NonNull<JobCore>, at: Time, cost: Cost) {
+        let (Cost::Pays(active) | Cost::Free(active)) = cost;
         state.settle(job, at, active);
         self.count_active(active);
         // SAFETY: in the order.
         let finished = unsafe { JobCore::lend(job, Slot::Finished) };
         check::took(&finished, active.as_nanos());
-        self.report_end(state, job, active);
+        self.report_end(state, job, cost);
         if state.is_ending() {
             self.poke();
         }
@@ -406,14 +409,27 @@ impl QueueShared {
     }
 }
 
-/// The device says that everything of `queue` on the hardware has ended: `innocent` is the verdict of those without one.
-/// `quarantine`: it says that it will never know.
-pub(crate) fn end_running(queue: &QueueShared, innocent: FenceError, quarantine: bool) {
+/// What the device says of all that is on the hardware.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ended {
+    /// It has ended, and this is what that costs.
+    Quiesced(Bill),
+    /// That will never be known.
+    Never,
+}
+
+/// The device says that everything of `queue` on the hardware has ended. Those without a verdict are innocent, and pay
+/// nothing.
+pub(crate) fn end_running(queue: &QueueShared, how: Ended) {
     let now = queue.now();
     let mut state = queue.state.lock();
     if state.refuse_running != Some(FenceError::DeviceLost) {
         state.held = false;
     }
+    let (innocent, until, quarantine) = match how {
+        Ended::Quiesced(bill) => (FenceError::Innocent, bill.since, false),
+        Ended::Never => (FenceError::DeviceLost, now, true),
+    };
     // A lost device's jobs fail with that, however soon the driver could exclude DMA.
     let innocent = state.refuse_running.unwrap_or(innocent);
     let mut at = state.front();
@@ -423,13 +439,20 @@ pub(crate) fn end_running(queue: &QueueShared, innocent: FenceError, quarantine:
         let core = unsafe { job.as_ref() };
         let ended = if quarantine { core.disposal.quarantine() } else { core.disposal.free() };
         if ended {
-            core.disposal.decide(Err(innocent));
-            queue.settle_locked(&mut state, job, now, None);
+            let active = until.since(state.cells(job).started);
+            let is_innocent = core.disposal.decide(Err(innocent)) && innocent == FenceError::Innocent;
+            let cost = if is_innocent { Cost::Free(active) } else { Cost::Pays(active) };
+            queue.settle_locked(&mut state, job, now, cost);
             // What it holds is given back on the lane: this may be under the device's lock.
             state.release |= !quarantine;
             state.cells(job).flags.acquired &= !quarantine;
         }
     }
     drop(state);
+    if let Ended::Quiesced(bill) = how {
+        if queue.guilty.swap(false, Ordering::AcqRel) {
+            queue.fine(bill.fine);
+        }
+    }
     queue.poke();
 }

@@ -366,6 +366,17 @@ impl QueueState {
         Some((job, self.core(job).disposal.hardware()))
     }
 
+    /// Calls `visit` with start and verdict of each job that the hardware has.
+    pub(crate) fn each_on_hardware(&self, mut visit: impl FnMut(Time, Option<Result<(), FenceError>>)) {
+        let mut at = self.front();
+        while let Some(job) = at.filter(|job| Some(*job) != self.next_start) {
+            if self.core(job).disposal.hardware() == Hardware::On {
+                visit(self.cells(job).started, self.core(job).disposal.verdict());
+            }
+            at = self.after(job);
+        }
+    }
+
     /// Gives running jobs their drain deadline: `by` at the latest.
     pub(crate) fn drain_running(&mut self, by: Time) {
         let mut at = self.front();

@@ -258,7 +258,10 @@ impl QueueShared {
 
     fn want_reset(&self, state: &StateGuard<'_>, job: NonNull<JobCore>, scope: ResetScope, now: Time) {
         state.cells(job).step = Step::Resetting;
-        self.blame(state, job, now);
+        if self.blame(state, job, now) {
+            // ORDERING: Release: seen by the device, which hears of the wish below.
+            self.guilty.store(true, Ordering::Release);
+        }
         let whole = scope == ResetScope::Device;
         self.trace_step(job, if whole { Escalation::DeviceReset } else { Escalation::EngineReset });
         if whole {
@@ -269,26 +272,26 @@ impl QueueShared {
         }
     }
 
-    /// `job` is taken off by force: an offence of its principal, counted once, unless the driver is to blame.
-    fn blame(&self, state: &StateGuard<'_>, job: NonNull<JobCore>, now: Time) {
+    /// `job` is taken off by force: an offence of its principal, counted once. False: it is not to blame, but the driver, which
+    /// dropped the completion or panicked, or whoever took the device away.
+    fn blame(&self, state: &StateGuard<'_>, job: NonNull<JobCore>, now: Time) -> bool {
         // SAFETY: in the order.
-        let verdict = unsafe { job.as_ref() }.disposal.verdict();
-        let drivers_fault = match verdict {
-            // It dropped the completion.
-            Some(Err(FenceError::Canceled)) => !state.closed,
-            Some(Err(FenceError::DriverBug)) => true,
+        let is_guilty = match unsafe { job.as_ref() }.disposal.verdict() {
+            Some(Err(FenceError::TimedOut)) => true,
+            Some(Err(FenceError::Canceled)) => state.closed,
             _ => false,
         };
-        if drivers_fault || core::mem::replace(&mut state.cells(job).flags.offence, true) {
-            return;
+        if !is_guilty || core::mem::replace(&mut state.cells(job).flags.offence, true) {
+            return is_guilty;
         }
         self.counters.offended();
-        let Some(principal) = &self.principal else { return };
-        if principal.offend(now, self.device.ban) {
+        let banned = self.principal.as_ref().filter(|principal| principal.offend(now, self.device.ban));
+        if let Some(principal) = banned {
             let (principal, client) = (principal.id(), self.info.client);
             self.hub().trace(|| Event::Banned { principal, client });
             self.device.look_for_bans();
         }
+        true
     }
 
     fn trace_step(&self, job: NonNull<JobCore>, step: Escalation) {

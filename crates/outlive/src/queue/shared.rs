@@ -22,6 +22,7 @@ use super::order::QueueState;
 use super::pump;
 use super::turn::Place;
 use crate::device::Principal;
+use crate::device::damage::{Bill, Damage};
 use crate::device::driver::{Acquired, Driver, JobCx, JobInfo, Verdict};
 use crate::device::shared::{DeviceInner, DeviceShared};
 use crate::device::usage::{Counters, Outcome, Writers};
@@ -69,6 +70,8 @@ pub(crate) struct QueueShared {
     pub(crate) due: AtomicBool,
     /// A job of it needs its engine reset; the device has not seen it yet.
     pub(crate) wants_reset: AtomicBool,
+    /// A reset to come, or under way, is its fault: it pays.
+    pub(crate) guilty: AtomicBool,
     pub(crate) priority: AtomicU8,
     pub(crate) weight: AtomicU32,
     pub(crate) group: AtomicU64,
@@ -179,6 +182,7 @@ impl<D: Driver> QueueInner<D> {
             drain_source,
             due: AtomicBool::new(false),
             wants_reset: AtomicBool::new(false),
+            guilty: AtomicBool::new(false),
             priority: AtomicU8::new(config.share.priority as u8),
             weight: AtomicU32::new(config.share.weight),
             group: AtomicU64::new(config.share.group),
@@ -303,6 +307,17 @@ impl QueueShared {
         self.counters.waited(time);
         if let Some(principal) = &self.principal {
             principal.waited(time);
+        }
+    }
+
+    /// A reset was its fault: what that cost.
+    pub(crate) fn fine(&self, time: Duration) {
+        self.counters.fined(time);
+        if let Some(principal) = &self.principal {
+            principal.fined(time);
+        }
+        if let Some(place) = &self.place {
+            place.arbiter.fine(place.number, time);
         }
     }
 
@@ -446,9 +461,24 @@ impl QueueShared {
         true
     }
 
+    /// Adds what a reset costs in this queue.
+    pub(crate) fn assess(&self, damage: &mut Damage) -> bool {
+        // It is met by this one.
+        self.wants_reset.store(false, Ordering::Relaxed);
+        if self.guilty.load(Ordering::Acquire) {
+            damage.guilty();
+        }
+        if let Some(place) = &self.place {
+            damage.engines(place.arbiter.engines());
+        }
+        let state = self.state.lock();
+        state.each_on_hardware(|started, verdict| damage.job(started, verdict.is_none()));
+        true
+    }
+
     /// Nothing that was on the hardware can touch memory any more.
-    pub(crate) fn quiesced(&self) -> bool {
-        dispatch::end_running(self, FenceError::Innocent, false);
+    pub(crate) fn quiesced(&self, bill: Bill) -> bool {
+        dispatch::end_running(self, dispatch::Ended::Quiesced(bill));
         true
     }
 
@@ -457,7 +487,7 @@ impl QueueShared {
         if let Some(long) = &mut self.state.lock().long {
             long.preempt.quarantined();
         }
-        dispatch::end_running(self, FenceError::DeviceLost, true);
+        dispatch::end_running(self, dispatch::Ended::Never);
         true
     }
 }

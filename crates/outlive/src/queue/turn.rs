@@ -31,6 +31,15 @@ pub(crate) enum Turn {
     Granted,
 }
 
+/// Who pays for a job's time on the hardware.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cost {
+    /// Its queue.
+    Pays(Duration),
+    /// Not its queue: it was lost to a reset that was not its fault.
+    Free(Duration),
+}
+
 /// The way back to a queue that may be dying.
 pub(crate) struct Caller(NonNull<QueueShared>);
 
@@ -121,9 +130,9 @@ impl QueueShared {
         place.arbiter.give_back(place.number, state.cells(job).credits);
     }
 
-    /// A started job has left the hardware, which it occupied for `active`. What waits in this queue is in the running for
+    /// A started job has left the hardware. What waits in this queue is in the running for
     /// the turn that this frees.
-    pub(crate) fn report_end(&self, state: &mut StateGuard<'_>, job: NonNull<JobCore>, active: Duration) {
+    pub(crate) fn report_end(&self, state: &mut StateGuard<'_>, job: NonNull<JobCore>, cost: Cost) {
         let Some(place) = &self.place else { return };
         if state.turn == Turn::Idle {
             if let Next::Start(head) = self.next(state) {
@@ -133,6 +142,10 @@ impl QueueShared {
                 place.arbiter.ready(place.number, self.head(state, head), now);
             }
         }
-        place.arbiter.ended(place.number, state.cells(job).credits, active);
+        let credits = state.cells(job).credits;
+        match cost {
+            Cost::Pays(active) => place.arbiter.ended(place.number, credits, active),
+            Cost::Free(_) => place.arbiter.give_back(place.number, credits),
+        }
     }
 }

@@ -87,6 +87,7 @@ pub struct ArbiterStatus {
 pub(crate) struct ArbiterShared {
     hub: Ref<Hub>,
     credits: u32,
+    engines: u32,
     /// Its number, if its hardware executes in order; else 0.
     order: u64,
     state: Lock<class::ArbiterState, State>,
@@ -126,7 +127,13 @@ impl Arbiter {
         callers.extend((0..config.queues).map(|_| None));
         let state = Lock::new(State { turns, callers, closed: false });
         let order = if config.in_order { next_id() } else { 0 };
-        let shared = ArbiterShared { hub: executor.hub().clone(), credits: config.credits, order, state };
+        let shared = ArbiterShared {
+            hub: executor.hub().clone(),
+            credits: config.credits,
+            engines: config.engines,
+            order,
+            state,
+        };
         Ok(Self { shared: Ref::try_new(shared)? })
     }
 
@@ -233,6 +240,18 @@ impl ArbiterShared {
         let now = self.hub.now();
         let mut state = self.state.lock();
         let call = state.turns.give_back(queue, credits, now);
+        state.call(call);
+    }
+
+    /// How many jobs its hardware executes at once.
+    pub(crate) const fn engines(&self) -> u32 {
+        self.engines
+    }
+
+    pub(crate) fn fine(&self, queue: u32, time: Duration) {
+        let now = self.hub.now();
+        let mut state = self.state.lock();
+        let call = state.turns.fine(queue, time, now);
         state.call(call);
     }
 

@@ -7,7 +7,7 @@
 //!            │ ▲              │
 //!            │ └──unready─────┘        returned, ended: one job fewer        changed: any time
 //!            ▼
-//!          closed (its jobs have all ended)
+//!          closed (its jobs have all ended)                      fined: not while closed
 //! ```
 //! and [`Policy::pick`] names one that is ready. Time is an argument and never goes back.
 //!
@@ -72,11 +72,18 @@ pub trait Policy: Send + 'static {
     /// Its head goes to the hardware, whether it was picked or not; it is not ready any more.
     fn started(&mut self, queue: u32, now: Time);
 
-    /// The last start did not happen after all: a resource was missing. Nothing was on the hardware.
+    /// A start of it did not happen after all: a resource was missing. Or it did, and the job was lost to a reset that was
+    /// somebody else's fault. Either way it pays nothing.
     fn returned(&mut self, queue: u32);
 
     /// One of its jobs has left the hardware, which it occupied for `active`.
     fn ended(&mut self, queue: u32, active: Duration, now: Time);
+
+    /// A reset was its fault, and cost that much: the time it took, and what others were on the hardware for in vain. Default:
+    /// nothing.
+    fn fined(&mut self, queue: u32, time: Duration) {
+        let _ = (queue, time);
+    }
 }
 
 /// First come, first served: by when the head was committed. Knows no priority, weight or group.

@@ -261,6 +261,13 @@ impl Turns {
         self.call(now)
     }
 
+    /// A reset was `queue`'s fault, and cost `time`.
+    pub(crate) fn fine(&mut self, queue: u32, time: Duration, now: Time) -> Option<u32> {
+        self.policy.fined(queue, time);
+        self.turn = None;
+        self.call(now)
+    }
+
     fn free_credits(&mut self, credits: u32) {
         self.credits_free = self.credits_free.saturating_add(credits.min(self.credits)).min(self.credits);
     }

@@ -80,10 +80,15 @@ impl Account {
     /// A job of it has ended.
     pub(super) fn pay(&mut self, ns: u64) {
         self.on_hardware = self.on_hardware.saturating_sub(1);
+        self.charge(ns);
+        average(&mut self.average_ns, ns);
+    }
+
+    /// It counts as having had `ns`.
+    pub(super) fn charge(&mut self, ns: u64) {
         if !sabotage::is(Sabotage::ChargeNobody) {
             self.had += u128::from(ns) * u128::from(self.inverse);
         }
-        average(&mut self.average_ns, ns);
     }
 
     /// No further below `floor` than the credit.

@@ -382,6 +382,14 @@ impl Policy for Fair {
         }
         self.replace(queue);
     }
+
+    fn fined(&mut self, queue: u32, time: Duration) {
+        let Some(at) = self.group_of(queue) else { return };
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.members[queue as usize].account.charge(ns);
+        self.groups[at as usize].account.charge(ns);
+        self.replace(queue);
+    }
 }
 
 impl fmt::Debug for Fair {
