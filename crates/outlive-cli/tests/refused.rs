@@ -108,6 +108,10 @@ fn a_number_out_of_range() {
     refused(&format!("{HEAD}credits = 0\n"), 4, &["`credits` is 0", "from 1"]);
     refused(&format!("{HEAD}slice_us = 0\n"), 4, &["`slice_us` is 0"]);
     refused(&format!("{HEAD}memory_mib = 0\n"), 4, &["`memory_mib` is 0"]);
+    refused(&format!("{HEAD}[scheduler]\nban_after = 33\n"), 5, &["`ban_after` is 33", "from 0 to 32"]);
+    refused(&format!("{HEAD}[scheduler]\nban_window_ms = 0\n"), 5, &["`ban_window_ms` is 0", "from 1"]);
+    refused_client("group_weight = 0\n", 7, &["`group_weight` is 0", "from 1 to 1000000"]);
+    refused_client("weight = 1000001\n", 7, &["`weight` is 1000001", "from 1 to 1000000"]);
     refused_client("count = 0\n", 7, &["`count` is 0"]);
     refused_client("weight = 0\n", 7, &["`weight` is 0"]);
     refused_client("jobs_per_cycle = 0\n", 7, &["`jobs_per_cycle` is 0"]);

@@ -146,6 +146,21 @@ fn each_fault_ends_in_its_own_column() {
 }
 
 #[test]
+fn who_is_banned_gets_nothing_in_however_often_it_comes_back() {
+    let scenario = head(400, "").replace("[device]", "[scheduler]\ntimeout_ms = 5\nban_after = 3\n[device]")
+        + &client("a", "duration_us = 1000\nfault = { every = 2, kind = \"hang\" }\ndepth = 4\nsync = false")
+        + &client("b", "duration_us = 1000")
+        + &event(10, "kill", "a")
+        + &event(11, "start", "a")
+        + &event(200, "start", "a");
+    let results = results(&scenario);
+    let [a, b] = [0, 1].map(|client| results["clients"][client].clone());
+    assert_eq!((&a["banned"], &b["banned"]), (&Value::Bool(true), &Value::Bool(false)));
+    assert_eq!((number(&a["failed"]["timed_out"]), number(&a["incarnations"])), (3, 2), "{a}");
+    assert!(number(&b["finished_ok"]) > 300, "{b}");
+}
+
+#[test]
 fn chained_jobs_fail_with_the_one_before_and_others_run() {
     let chain = |policy: &str| {
         let keys = "duration_us = 1000\njobs_per_cycle = 4\nchain = true\nfault = { every = 2, kind = \"error\" }";

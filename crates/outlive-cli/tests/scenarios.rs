@@ -60,6 +60,7 @@ struct Client {
     ended_well: u64,
     failed: u64,
     longest_wait_us: u64,
+    banned: bool,
 }
 
 impl Client {
@@ -71,6 +72,7 @@ impl Client {
             ended_well: client["finished_ok"].as_u64().unwrap(),
             failed,
             longest_wait_us: client["wait_us"]["max"].as_u64().unwrap_or(0),
+            banned: client["banned"].as_bool().unwrap(),
         }
     }
 }
@@ -158,6 +160,21 @@ fn a_client_of_higher_priority_runs_within_one_job_though_63_hold_every_address_
     // With a number for everybody nobody waits.
     let plenty = clients(&text.replace("vm_ids = 63", "vm_ids = 64"), "fair", 240);
     assert!(plenty.iter().all(|client| client.longest_wait_us == 0), "{plenty:?}");
+}
+
+#[test]
+fn who_hangs_too_often_is_banned_and_the_device_is_there_for_the_others() {
+    let text = fs::read_to_string(folder().join("hang-storm.toml")).unwrap();
+    let work = |clients: &[Client]| clients[6..].iter().map(|client| client.ended_well).sum::<u64>();
+    let banned = clients(&text, "fair", 2000);
+    assert!(banned[..6].iter().all(|client| client.banned && client.failed == 10), "{banned:#?}");
+    assert!(banned[6..].iter().all(|client| !client.banned && client.failed == 0), "{banned:#?}");
+    let never = clients(&text.replace("ban_after = 10", "ban_after = 0"), "fair", 2000);
+    assert!(never[..6].iter().all(|client| !client.banned && client.failed > 15), "{never:#?}");
+    assert!(work(&banned) > 3 * work(&never), "{banned:#?} {never:#?}");
+    // So many in 100 ms is more than anybody manages.
+    let slow = clients(&text.replace("ban_window_ms = 10000", "ban_window_ms = 100"), "fair", 2000);
+    assert!(slow.iter().all(|client| !client.banned), "{slow:#?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Clients of a run: how they come, submit, wait and leave.
 
 use outlive::trace::FenceId;
-use outlive::{Fence, OpenError};
+use outlive::{Fence, OpenError, Principal};
 use outlive_sim::driver::{ClientError, SimClient};
 use outlive_sim::gpu::GpuError;
 
@@ -11,7 +11,7 @@ use super::life::Life;
 use super::script::{Script, Seen, Step};
 use super::submit::Submission;
 use super::{Engine, NS_PER_MS, words};
-use crate::scenario::Scenario;
+use crate::scenario::model::Client;
 use crate::timeline::Life as LifeSpan;
 
 /// How long a client that found no memory, and has no job whose retirement would give it some, waits before it tries
@@ -24,6 +24,8 @@ pub(super) struct Instance<'a> {
     pub(super) life: Option<Life>,
     pub(super) followers: Vec<usize>,
     pub(super) cycles: Cycles,
+    /// Its account over all its lives: what it has had, and whether it is banned.
+    pub(super) principal: Principal,
     /// Whether it shall be there: it was to come, and did not leave.
     wanted: bool,
     /// Whether it ever was.
@@ -47,10 +49,10 @@ pub(super) enum Manner {
 }
 
 impl<'a> Instance<'a> {
-    pub(super) fn new(scenario: &'a Scenario, instance: usize, script: Script<'a>) -> Self {
-        let client = scenario.client_of(instance);
+    pub(super) fn new(client: &Client, script: Script<'a>, principal: Principal) -> Self {
         Self {
             script,
+            principal,
             life: None,
             followers: Vec::new(),
             cycles: Cycles::default(),
@@ -181,7 +183,8 @@ impl Engine<'_> {
 
     /// `instance` comes, unless it is there.
     pub(super) fn come(&mut self, instance: usize) {
-        if self.instances[instance].script.is_away() {
+        // Who is banned would get nothing in.
+        if self.instances[instance].script.is_away() && !self.instances[instance].principal.is_banned() {
             self.instances[instance].wanted = true;
             self.instances[instance].came = true;
             self.try_to_come(instance);
@@ -191,7 +194,8 @@ impl Engine<'_> {
     fn try_to_come(&mut self, instance: usize) {
         let now_ns = self.now_ns();
         let scenario = self.scenario;
-        let config = words::client_config(scenario, scenario.client_of(instance), self.arbiter.as_ref());
+        let principal = &self.instances[instance].principal;
+        let config = words::client_config(scenario, scenario.client_of(instance), principal, self.arbiter.as_ref());
         self.bury();
         match SimClient::new(&self.host, &scenario.instances[instance].name, config) {
             Ok(made) => {

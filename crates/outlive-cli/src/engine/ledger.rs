@@ -53,6 +53,8 @@ pub(super) struct Ledger<'a> {
     jobs: u64,
     /// Those of each instance that ended well.
     well: Vec<u64>,
+    /// Hardware time of each instance's jobs that were written down, as the hardware counted it.
+    hardware_ns: Vec<u64>,
 }
 
 impl<'a> Ledger<'a> {
@@ -72,6 +74,7 @@ impl<'a> Ledger<'a> {
             epoch_ns,
             jobs: 0,
             well: vec![0; instances],
+            hardware_ns: vec![0; instances],
         }
     }
 
@@ -119,6 +122,7 @@ impl<'a> Ledger<'a> {
                 finished_ns: since(job.finished_ns()),
                 outcome: job.outcome(),
             };
+            self.hardware_ns[instance] += record.hardware_ns();
             self.collector.job(&record);
             if let Some(kept) = &mut self.kept {
                 kept.push(record);
@@ -129,6 +133,11 @@ impl<'a> Ledger<'a> {
     /// Jobs that are over.
     pub(super) const fn jobs(&self) -> u64 {
         self.jobs
+    }
+
+    /// Of each instance, what the hardware counted of its jobs that were written down.
+    pub(super) fn hardware_ns(&self) -> &[u64] {
+        &self.hardware_ns
     }
 
     /// Of each instance, jobs that ended well.

@@ -30,6 +30,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::AtomicBool;
 
 use outlive::sched::Arbiter;
+use outlive::{Charges, Principal};
 use outlive_sim::driver::SimHost;
 use outlive_sim::gpu::rng::Rng;
 
@@ -87,10 +88,21 @@ pub fn execute(scenario: &Scenario, mut options: Options<'_>) -> Result<Done, St
     // Last, since it starts a thread.
     let film = options.frames.take().map(|frames| Film::start(frames, names));
     let film = film.transpose().map_err(|error| cannot(&error))?;
-    let mut engine = Engine::new(scenario, &options, host, arbiter, film);
+    let principals = scenario.instances.iter().map(|_| Principal::new(Charges::UNLIMITED)).collect::<Result<_, _>>();
+    let principals = principals.map_err(|error| cannot(&error))?;
+    let mut engine = Engine::new(scenario, &options, Made { host, arbiter, principals, film });
     engine.fill_agenda();
     engine.run(options.clock, options.interrupted, &options.progress);
     Ok(engine.finish(options.clock))
+}
+
+/// What a run is made with, and may be refused.
+struct Made {
+    host: SimHost,
+    arbiter: Option<Arbiter>,
+    /// One for each instance.
+    principals: Vec<Principal>,
+    film: Option<Film>,
 }
 
 /// A run under way.
@@ -120,13 +132,8 @@ struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    fn new(
-        scenario: &'a Scenario,
-        options: &Options<'a>,
-        host: SimHost,
-        arbiter: Option<Arbiter>,
-        film: Option<Film>,
-    ) -> Self {
+    fn new(scenario: &'a Scenario, options: &Options<'a>, made: Made) -> Self {
+        let Made { host, arbiter, principals, film } = made;
         let latency_ns = match options.clock {
             Clock::Virtual => scenario.submit_latency_us * NS_PER_US,
             // There it costs what it costs.
@@ -140,8 +147,11 @@ impl<'a> Engine<'a> {
                 None => Script::new(client, latency_ns, seed),
             }
         };
-        let mut instances: Vec<Instance<'a>> =
-            (0..scenario.instances.len()).map(|instance| Instance::new(scenario, instance, script(instance))).collect();
+        let mut instances: Vec<Instance<'a>> = principals
+            .into_iter()
+            .enumerate()
+            .map(|(instance, principal)| Instance::new(scenario.client_of(instance), script(instance), principal))
+            .collect();
         for instance in 0..instances.len() {
             if let Some(leader) = scenario.instances[instance].after {
                 instances[leader].followers.push(instance);

@@ -37,20 +37,23 @@ impl Engine<'_> {
             }
         }
         self.ledger.write_down(&self.host);
+        // Before what the hardware found, of which there may be much.
+        let mut own_words = self.compare_accounts();
         let frames = self.ledger.take_film().map(Film::finish);
         let Self { scenario, host, ledger, instances, leaving, arbiter, interrupted, spans, moments, .. } = self;
         let resets = host.resets();
         let executor = host.executor().clone();
         // Clients and outputs go before the device does.
         drop((instances, leaving, arbiter));
-        let mut audit = in_words_of_the_contract(host.finish());
         if unretired > 0 {
-            audit.add_violation(format!("{unretired} jobs have not retired although nothing was left to happen"));
+            own_words.push(format!("{unretired} jobs have not retired although nothing was left to happen"));
         }
+        let counted = host.finish();
         let objects = executor.live_objects();
         if objects > 0 {
-            audit.add_violation(format!("{objects} objects of the library live on after all handles are gone"));
+            own_words.push(format!("{objects} objects of the library live on after all handles are gone"));
         }
+        let audit = in_words_of_the_contract(own_words, counted);
         let device_name = device_name(scenario.device.engines);
         let facts = RunFacts { device_name, clock, elapsed_ns, resets, interrupted, audit };
         let jobs = ledger.kept.unwrap_or_default();
@@ -58,11 +61,32 @@ impl Engine<'_> {
     }
 }
 
+impl Engine<'_> {
+    /// What the library accounts to each client must be what the hardware counted of its jobs; says where it is not, and who is
+    /// banned.
+    fn compare_accounts(&mut self) -> Vec<String> {
+        let mut differences = Vec::new();
+        for (instance, this) in self.instances.iter().enumerate() {
+            if this.principal.is_banned() {
+                self.ledger.collector.client_banned(instance);
+            }
+            let (name, hardware) = (&self.scenario.instances[instance].name, self.ledger.hardware_ns()[instance]);
+            let library = this.principal.usage().active().as_nanos();
+            if library != u128::from(hardware) {
+                differences.push(format!(
+                    "{name} had {hardware} ns of hardware time by the hardware's count, and {library} by the library's"
+                ));
+            }
+        }
+        differences
+    }
+}
+
 fn device_name(engines: u32) -> String {
     format!("simulated GPU, {engines} engine{}", if engines == 1 { "" } else { "s" })
 }
 
-fn in_words_of_the_contract(counted: gpu::Audit) -> Audit {
+fn in_words_of_the_contract(own_words: Vec<String>, counted: gpu::Audit) -> Audit {
     let mut audit = Audit {
         fences_created: counted.fences_created,
         fences_signaled: counted.fences_signaled,
@@ -79,7 +103,7 @@ fn in_words_of_the_contract(counted: gpu::Audit) -> Audit {
         quarantined_bytes: counted.quarantined_bytes,
         violations: Vec::new(),
     };
-    for violation in counted.violations {
+    for violation in own_words.into_iter().chain(counted.violations) {
         audit.add_violation(violation);
     }
     audit

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use outlive::sched::{self, Arbiter, ArbiterConfig, Fair, Fifo, RoundRobin};
-use outlive::{AllocError, DeviceConfig, Executor, OnError, QueueConfig};
+use outlive::{AllocError, DeviceConfig, Executor, OnError, Principal, QueueConfig};
 use outlive_sim::driver::{ClientConfig, HostClock, HostConfig, Work};
 use outlive_sim::gpu::{Config, FaultKind};
 
@@ -33,7 +33,8 @@ pub(super) fn host_config(scenario: &Scenario, clock: Clock) -> HostConfig {
         Clock::Virtual => HostClock::Virtual,
         Clock::Real => HostClock::Real,
     };
-    let device = DeviceConfig::new("sim").cancel_grace(CANCEL_GRACE);
+    let window = Duration::from_millis(scenario.scheduler.ban_window_ms);
+    let device = DeviceConfig::new("sim").cancel_grace(CANCEL_GRACE).ban_after(scenario.scheduler.ban_after, window);
     HostConfig { gpu, device, lease_vm_ids, clock, keep_history: true, ..HostConfig::default() }
 }
 
@@ -96,9 +97,15 @@ pub(super) fn arbiter(scenario: &Scenario, executor: &Executor) -> Result<Option
     .map(Some)
 }
 
-/// A client as `client` describes it.
-pub(super) fn client_config(scenario: &Scenario, client: &model::Client, arbiter: Option<&Arbiter>) -> ClientConfig {
+/// A client as `client` describes it, whose jobs are on `principal`'s account.
+pub(super) fn client_config(
+    scenario: &Scenario,
+    client: &model::Client,
+    principal: &Principal,
+    arbiter: Option<&Arbiter>,
+) -> ClientConfig {
     let mut queue = QueueConfig::new("ring")
+        .principal(principal.clone())
         .priority(priority(client.priority))
         .group(group(scenario, client))
         .group_weight(client.group_weight)

@@ -168,7 +168,12 @@ pub(super) fn scenario(
             watchdog_ms: WATCHDOG_MS,
             vm_ids: 0,
         },
-        scheduler: Scheduler { mode: Mode::Arbiter, policy: args.common.policy.unwrap_or(Policy::Fair), timeout_ms: 0 },
+        scheduler: Scheduler {
+            mode: Mode::Arbiter,
+            policy: args.common.policy.unwrap_or(Policy::Fair),
+            timeout_ms: 0,
+            ..Scheduler::DEFAULT
+        },
         clients: vec![client(requests.len())],
         instances: instances.collect(),
         events: Vec::new(),

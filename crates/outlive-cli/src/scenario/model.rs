@@ -76,6 +76,16 @@ pub struct Scheduler {
     pub policy: Policy,
     /// Per job; 0 is the device's watchdog. See [`Scenario::job_limit_ms`].
     pub timeout_ms: u64,
+    /// A client so many of whose jobs had to be taken off the hardware by force submits nothing more; 0: never.
+    pub ban_after: u32,
+    /// Within that time.
+    pub ban_window_ms: u64,
+}
+
+impl Scheduler {
+    /// What a scenario has that says nothing of it.
+    pub const DEFAULT: Self =
+        Self { mode: Mode::Firmware, policy: Policy::Fair, timeout_ms: 500, ban_after: 10, ban_window_ms: 10_000 };
 }
 
 /// One `[[client]]`.

@@ -42,6 +42,8 @@ fn scheduler(out: &mut Lines, scheduler: &Scheduler) {
     out.key("mode", quoted(scheduler.mode.word()));
     out.key("policy", quoted(scheduler.policy.word()));
     out.key("timeout_ms", scheduler.timeout_ms);
+    out.key("ban_after", scheduler.ban_after);
+    out.key("ban_window_ms", scheduler.ban_window_ms);
 }
 
 fn client(out: &mut Lines, client: &Client) {

@@ -2,6 +2,7 @@
 
 use toml::de::DeTable;
 
+use outlive::OFFENCES_MAX;
 use outlive::pool::SlotSet;
 
 use super::model::{Device, DeviceKind, Mode, Policy, Scenario, Scheduler};
@@ -22,7 +23,7 @@ pub(super) const WEIGHT_MAX: u32 = 1_000_000;
 
 const KEYS: &[&str] = &["name", "run_for_ms", "seed", "submit_latency_us", "device", "scheduler", "client", "event"];
 const DEVICE_KEYS: &[&str] = &["kind", "engines", "credits", "slice_us", "memory_mib", "watchdog_ms", "vm_ids"];
-const SCHEDULER_KEYS: &[&str] = &["mode", "policy", "timeout_ms"];
+const SCHEDULER_KEYS: &[&str] = &["mode", "policy", "timeout_ms", "ban_after", "ban_window_ms"];
 
 /// The whole file.
 pub(super) fn scenario(source: Source<'_>) -> Result<Scenario, InputError> {
@@ -39,7 +40,7 @@ pub(super) fn scenario(source: Source<'_>) -> Result<Scenario, InputError> {
     let device = device(&device_section)?;
     let scheduler = match file.table("scheduler", "[scheduler]", SCHEDULER_KEYS)? {
         Some(section) => scheduler(&section)?,
-        None => Scheduler { mode: Mode::Firmware, policy: Policy::Fair, timeout_ms: 500 },
+        None => Scheduler::DEFAULT,
     };
 
     if scheduler.mode == Mode::Firmware && device.vm_ids > 0 {
@@ -93,10 +94,13 @@ fn device(section: &Section<'_>) -> Result<Device, InputError> {
 }
 
 fn scheduler(section: &Section<'_>) -> Result<Scheduler, InputError> {
+    let default = Scheduler::DEFAULT;
     Ok(Scheduler {
-        mode: section.word("mode", Mode::WORDS)?.unwrap_or(Mode::Firmware),
-        policy: section.word("policy", Policy::WORDS)?.unwrap_or(Policy::Fair),
-        timeout_ms: section.integer("timeout_ms", 0..=MS_MAX)?.unwrap_or(500),
+        mode: section.word("mode", Mode::WORDS)?.unwrap_or(default.mode),
+        policy: section.word("policy", Policy::WORDS)?.unwrap_or(default.policy),
+        timeout_ms: section.integer("timeout_ms", 0..=MS_MAX)?.unwrap_or(default.timeout_ms),
+        ban_after: section.integer_u32("ban_after", 0..=OFFENCES_MAX)?.unwrap_or(default.ban_after),
+        ban_window_ms: section.integer("ban_window_ms", 1..=MS_MAX)?.unwrap_or(default.ban_window_ms),
     })
 }
 

@@ -148,7 +148,7 @@ impl Machine {
         if !self.is_in_flight(queue, hw_seqno, job) {
             return;
         }
-        let Some((in_flight, flying)) = self.land(queue, hw_seqno) else { return };
+        let Some((in_flight, flying, _)) = self.land(queue, hw_seqno) else { return };
         let times = Times { end: Some(outlive_time(end)), active: Some(Duration::from_nanos(active_ns)) };
         let result = verdict(result);
         self.outbox.push_back(Delivery::Ended { queue, seqno: hw_seqno, flying, in_flight, result, times });

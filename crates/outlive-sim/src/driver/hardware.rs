@@ -275,18 +275,18 @@ impl SimDriver {
     /// If the job has written its end and nobody said so, says so. True if it did.
     fn find_lost(&self, cx: &JobCx<'_, Self>) -> bool {
         let hw = cx.queue.hw;
-        let (flying, seqno, now) = {
+        let (flying, seqno, times) = {
             let mut machine = self.shared.lock();
             machine.catch_up();
             let Some(seqno) = machine.seqno_of(hw, cx.job) else { return false };
             let flying = machine.ring(hw).and_then(|ring| ring.flying.get(seqno).copied());
             let Some(flying) = flying.filter(|flying| machine.has_ended(flying)) else { return false };
-            machine.land(hw, HwSeqno(seqno));
+            let active = machine.land(hw, HwSeqno(seqno)).map(|(_, _, active)| active);
             let (job, end) = (flying.job, machine.now);
-            machine.note_end(JobEnd { job, result: Some(Ok(())), start: None, end, active_ns: 0 });
-            (flying, seqno, end)
+            let active_ns = active.map_or(0, |active| u64::try_from(active.as_nanos()).unwrap_or(u64::MAX));
+            machine.note_end(JobEnd { job, result: Some(Ok(())), start: None, end, active_ns });
+            (flying, seqno, Times { end: Some(super::deliver::outlive_time(end)), active })
         };
-        let times = Times { end: Some(super::deliver::outlive_time(now)), active: None };
         cx.queue.in_flight.complete_timed(seqno, Ok(()), times);
         self.shared.lock().give_back(hw, &flying);
         true

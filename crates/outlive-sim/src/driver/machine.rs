@@ -6,6 +6,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use core::time::Duration;
 use outlive::InFlight;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +14,7 @@ use super::audit::Books;
 use super::deliver::Delivery;
 use super::real::{Bells, Watch, wall_ns};
 use super::unit::{Flying, RingState, Unit};
+use crate::gpu::checkers::ids::IdMap;
 use crate::gpu::{
     Checkers, Config, DeviceFaults, DomainId, Gpu, GpuError, HwError, HwSeqno, JobId, LeaseKind, Memory, Observation,
     QueueId, Stamped, Time,
@@ -150,6 +152,8 @@ pub(crate) struct Machine {
     pub(crate) stretches: Vec<EngineStretch>,
     /// Jobs on engines, on which, and since when.
     on_engines: Vec<(JobId, u32, Time)>,
+    /// Time on engines of jobs in flight that have left one: for those whose end no interrupt tells.
+    engine_ns: IdMap<JobId, u64>,
     /// Room for a job's commands while they are written.
     pub(crate) scratch: Vec<u8>,
     /// Everything seen, if somebody wants it.
@@ -177,6 +181,7 @@ impl Machine {
             ends: Vec::new(),
             stretches: Vec::new(),
             on_engines: Vec::new(),
+            engine_ns: IdMap::default(),
             scratch: Vec::new(),
             log: None,
         }
@@ -249,10 +254,12 @@ impl Machine {
                 Observation::OffEngine { job, .. } => {
                     let at = self.on_engines.iter().position(|(on, ..)| *on == job);
                     if let Some((job, engine, from)) = at.map(|at| self.on_engines.swap_remove(at))
-                        && self.keep_history
                         && from < seen.at
                     {
-                        self.stretches.push(EngineStretch { job, engine, from, to: seen.at });
+                        *self.engine_ns.entry(job).or_default() += seen.at.since_ns(from);
+                        if self.keep_history {
+                            self.stretches.push(EngineStretch { job, engine, from, to: seen.at });
+                        }
                     }
                 }
                 _ => {}
@@ -294,12 +301,16 @@ impl Machine {
         self.ring(queue).and_then(|ring| ring.flying.get(seqno.0)).is_some_and(|flying| flying.job == job)
     }
 
-    /// Takes a job off the driver's records. Its credits stay held until its end has been told.
-    pub(crate) fn land(&mut self, queue: QueueId, seqno: HwSeqno) -> Option<(Arc<InFlight>, Flying)> {
+    /// Takes a job off the driver's records, and says how long it was on engines. Its credits stay held until its end has been
+    /// told.
+    pub(crate) fn land(&mut self, queue: QueueId, seqno: HwSeqno) -> Option<(Arc<InFlight>, Flying, Duration)> {
+        self.drain();
         let ring = self.ring(queue)?;
         let flying = ring.flying.remove(seqno.0)?;
         ring.ending += flying.credits;
-        Some((ring.in_flight.clone(), flying))
+        let in_flight = ring.in_flight.clone();
+        let active = Duration::from_nanos(self.engine_ns.remove(&flying.job).unwrap_or(0));
+        Some((in_flight, flying, active))
     }
 
     /// The library has been told that a job's stay on the ring is over.

@@ -4,8 +4,7 @@
 //! report: then what it covers is over, and the token is answered, after the ends of its jobs. One that the device cannot
 //! report any more, because it is gone, is answered where that is noticed.
 
-use core::time::Duration;
-use outlive::{FenceError, ResetToken, Times};
+use outlive::{FenceError, ResetToken, Time, Times};
 
 use super::deliver::{Delivery, outlive_time};
 use super::machine::{JobEnd, Machine};
@@ -71,8 +70,7 @@ impl Machine {
         for job in &killed {
             let KilledJob { queue, hw_seqno, job, start, active_ns } = *job;
             self.note_end(JobEnd { job, result: None, start: Some(start), end: ended_at, active_ns });
-            let times = Times { end: Some(outlive_time(ended_at)), active: Some(Duration::from_nanos(active_ns)) };
-            self.end_flying(queue, hw_seqno, FenceError::Innocent, times);
+            self.end_flying(queue, hw_seqno, FenceError::Innocent, Some(outlive_time(ended_at)));
         }
         self.end_all(scope, FenceError::Innocent);
         self.outbox.extend(token.map(Delivery::Quiesced));
@@ -88,13 +86,14 @@ impl Machine {
             }
             let seqnos: Vec<u64> = self.ring(queue).map_or_else(Vec::new, |ring| ring.flying.seqnos());
             for seqno in seqnos {
-                self.end_flying(queue, HwSeqno(seqno), error, Times::default());
+                self.end_flying(queue, HwSeqno(seqno), error, None);
             }
         }
     }
 
-    fn end_flying(&mut self, queue: QueueId, seqno: HwSeqno, error: FenceError, times: Times) {
-        let Some((in_flight, flying)) = self.land(queue, seqno) else { return };
+    fn end_flying(&mut self, queue: QueueId, seqno: HwSeqno, error: FenceError, end: Option<Time>) {
+        let Some((in_flight, flying, active)) = self.land(queue, seqno) else { return };
+        let times = Times { end, active: Some(active) };
         let result = if self.has_ended(&flying) { Ok(()) } else { Err(error) };
         self.outbox.push_back(Delivery::Ended { queue, seqno, flying, in_flight, result, times });
     }
