@@ -80,6 +80,8 @@ pub enum Sabotage {
     ReleaseBeforeCleared,
     /// What is to be cleared of an address space is never looked at.
     SkipDrain,
+    /// Who locks all of an address space forgets an external buffer.
+    ForgetExternal,
 }
 
 #[cfg(feature = "sabotage")]

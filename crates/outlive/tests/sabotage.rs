@@ -17,9 +17,11 @@ mod vm_gpu;
 
 use common::{Rig, error, ok, pending};
 use outlive::pool::{Pool, PoolConfig};
+use outlive::resv::{Transaction, Usage};
 use outlive::sabotage::{Sabotage, commit};
 use outlive::sched::{Fair, Head, Policy, Priority, Share};
 use outlive::trace::{Event, FenceId, Record};
+use outlive::vm::{Bo, VmLocks};
 use outlive::{
     Acquired, Cause, Charges, Executor, Fence, FenceContext, FenceError, Job, Names, Principal, QueueConfig, Signaler,
     Syncobj, SyncobjWait, Time, Until, check,
@@ -412,4 +414,23 @@ fn release_before_cleared() {
 #[test]
 fn skip_drain() {
     sees(Sabotage::SkipDrain, what_is_closed_is_cleared_then_freed);
+}
+
+#[test]
+fn forget_external() {
+    sees(Sabotage::ForgetExternal, || {
+        let rig = std::mem::ManuallyDrop::new(vm_gpu::Rig::new());
+        let vm = rig.vm();
+        let (one, other) = (rig.bo(1), rig.bo(1));
+        let _open = [rig.open(&vm, &one), rig.open(&vm, &other)];
+        let submitted = Transaction::new().run::<VmLocks<'_, vm_gpu::Gpu>, _>(
+            |attempt| vm.lock_all(attempt),
+            |sealed, locks| {
+                let job = rig.job(&vm, &[], None);
+                locks.add(sealed, Usage::Bookkeep, Usage::Write, &job.retired());
+            },
+        );
+        submitted.unwrap();
+        assert!([&one, &other].into_iter().all(|bo| bo.core().reservation().is_idle(Usage::Write) == Ok(false)));
+    });
 }

@@ -86,6 +86,8 @@ pub mod class {
     }
 
     sections! {
+        /// The turn to change an address space ([`crate::vm::Edit`]): outside reservations, which its holder may lock.
+        VmTurn = 890 "turn at an address space";
         /// Reservations, as many as one transaction locks: outside all that is the library's, inside embedders' outer locks. Their
         /// holder may wait for fences and allocate, so nothing that signals may take one. It is no [`Lock`](super::Lock): see
         /// [`crate::resv::Transaction`].

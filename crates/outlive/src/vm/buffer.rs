@@ -72,6 +72,7 @@ impl<D: VmDriver> VmBo<D> {
         }
         if matches!(state.whole, Whole::Gone) {
             own.phase = Phase::Cleared;
+            state.unlist(pair);
             return None;
         }
         own.phase = Phase::Closed;

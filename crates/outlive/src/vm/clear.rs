@@ -14,7 +14,7 @@
 //! Dropping it and [`ToClear::cleared`] are legal everywhere, the signalling path included: they allocate nothing, free
 //! nothing, take a lock for a few instructions, and leave the rest to the reaper.
 
-use super::close::DetachedIter;
+use super::close::BoIter;
 use super::driver::VmDriver;
 use super::mapping::Mapping;
 use super::shared::{PairInner, Phase, VmInner, Whole};
@@ -226,7 +226,7 @@ impl<D: VmDriver> Edit<D> {
 pub struct Clearing<'a, D: VmDriver>(Either<'a, D>);
 
 enum Either<'a, D: VmDriver> {
-    Bo(DetachedIter<'a, OpenBo<D>, D::Mapping>),
+    Bo(BoIter<'a, OpenBo<D>, D::Mapping>),
     Whole(Iter<'a, OpenBo<D>, D::Mapping>),
     None,
 }

@@ -24,9 +24,14 @@ impl<V, M> Space<V, M> {
         self.detached(detached)
     }
 
-    pub(super) const fn detached(&self, detached: &Detached<V>) -> DetachedIter<'_, V, M> {
+    pub(super) const fn detached(&self, detached: &Detached<V>) -> BoIter<'_, V, M> {
         let at = if detached.space == self.id { detached.head } else { Slot::NONE };
-        DetachedIter { store: &self.store, at, bo: detached.bo }
+        BoIter { store: &self.store, at, bo: detached.bo }
+    }
+
+    pub(super) fn attached(&self, bo: BoId) -> BoIter<'_, V, M> {
+        let at = self.store.bos.find(bo).map_or(Slot::NONE, |place| place.head);
+        BoIter { store: &self.store, at, bo }
     }
 
     /// What `detached` stands for has been cleared and flushed: gives the mappings' memory back, each mapping's data to
@@ -106,14 +111,14 @@ impl<V> Detached<V> {
     }
 }
 
-/// The mappings of a closed buffer.
-pub(super) struct DetachedIter<'a, V, M> {
+/// The mappings of one buffer.
+pub(super) struct BoIter<'a, V, M> {
     store: &'a Store<V, M>,
     at: Slot,
     bo: BoId,
 }
 
-impl<'a, V, M> Iterator for DetachedIter<'a, V, M> {
+impl<'a, V, M> Iterator for BoIter<'a, V, M> {
     type Item = Mapping<&'a M>;
 
     fn next(&mut self) -> Option<Self::Item> {

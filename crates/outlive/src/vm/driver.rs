@@ -2,8 +2,13 @@
 
 use super::clear::ToClear;
 use super::edit::Edit;
+use super::handle::Vm;
 use crate::device::{Device, Driver};
 use crate::exec::next_id;
+use crate::mem::AllocError;
+use crate::mem::shared::Ref;
+use crate::resv::{Locked, Reservation, Sealed};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A driver whose device has address spaces.
 ///
@@ -38,19 +43,41 @@ pub trait Bo: Clone + Send + Sync + 'static {
     fn core(&self) -> &BoCore;
 }
 
-/// The library's part of a buffer.
+/// The library's part of a buffer: its number, its reservation, and how often it was evicted.
+///
+/// A buffer *local* to an address space shares that one's reservation, so that who locks the address space has locked all of
+/// them. Every other one is *external* to each address space that it is open in.
 #[derive(Debug)]
 pub struct BoCore {
     id: u64,
     device: u64,
     size: u64,
+    reservation: Reservation,
+    /// How often the pages went elsewhere, or nowhere. Changed with the reservation locked.
+    evictions: AtomicU64,
+    /// The same of all buffers that are local to its address space.
+    local_evictions: Option<Ref<AtomicU64>>,
 }
 
 impl BoCore {
-    /// For a buffer of `size` bytes of `device`.
+    /// For a buffer of `size` bytes of `device`, with a reservation of its own. Allocates.
+    ///
+    /// # Errors
+    /// [`AllocError`].
+    pub fn new<D: Driver>(device: &Device<D>, size: u64) -> Result<Self, AllocError> {
+        Ok(Self::with(device.id(), size, Reservation::new()?, None))
+    }
+
+    /// For a buffer that is local to `vm`. It keeps the reservation, not the address space. Allocates nothing.
     #[must_use]
-    pub fn new<D: Driver>(device: &Device<D>, size: u64) -> Self {
-        Self { id: next_id(), device: device.id(), size }
+    pub fn local<D: VmDriver>(vm: &Vm<D>, size: u64) -> Self {
+        let inner = vm.inner();
+        let evictions = Some(inner.local_evictions.clone());
+        Self::with(inner.device.shared.id, size, inner.reservation.clone(), evictions)
+    }
+
+    fn with(device: u64, size: u64, reservation: Reservation, local_evictions: Option<Ref<AtomicU64>>) -> Self {
+        Self { id: next_id(), device, size, reservation, evictions: AtomicU64::new(0), local_evictions }
     }
 
     /// Its number, never reused in this process.
@@ -69,5 +96,30 @@ impl BoCore {
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.size
+    }
+
+    /// What hangs on it.
+    #[must_use]
+    pub const fn reservation(&self) -> &Reservation {
+        &self.reservation
+    }
+
+    /// The buffer's pages have gone, or are about to, while nobody uses them: every address space that it is open in has it
+    /// validated before it is used again ([`VmLocks::validate`](super::VmLocks::validate)). Needs no turn and no address space.
+    /// False, and nothing was done, if `at` is not its reservation. Any context.
+    pub fn evicted<'a>(&self, sealed: &Sealed<'a>, at: Locked<'a>) -> bool {
+        if *sealed.reservation(at) != self.reservation {
+            return false;
+        }
+        // ORDERING: read with the reservation locked, as this is.
+        self.evictions.fetch_add(1, Ordering::Relaxed);
+        if let Some(all) = &self.local_evictions {
+            all.fetch_add(1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
     }
 }

@@ -7,18 +7,19 @@
 
 use super::bo::BoId;
 use super::buffer::VmBo;
-use super::close::{Detached, DetachedIter};
+use super::close::{BoIter, Detached};
 use super::driver::{Bo, VmDriver};
 use super::handle::VmError;
 use super::plan::Plan;
 use super::request::{PlanError, Request};
-use super::shared::{Body, Figures, OpenBo, PairInner, Phase, State, VmInner, Whole};
+use super::shared::{BoFacts, Body, Figures, OpenBo, PairInner, Phase, State, VmInner, Whole};
 use super::space::{Space, SpaceError};
 use super::turn::wait_in_line;
 use super::usage::{Binding, VmUse};
 use super::{Apply, OpenRefused, RolledBack, VaRange};
 use crate::check::{self, Violation};
 use crate::exec::object::Object;
+use crate::resv::Transaction;
 use crate::sync::{self, Guard, class};
 use core::fmt;
 use core::marker::PhantomData;
@@ -68,9 +69,13 @@ impl<D: VmDriver> Edit<D> {
             Violation::WaitedInCallback => EditRefused::InCallback,
             _ => EditRefused::InSignallingSection,
         })?;
+        // A place in the order: reservations may be locked by whoever has the turn, not the other way round.
+        check::before_lock::<class::VmTurn>();
         let mut state = vm.state.lock();
         if !state.turn.try_take() {
             if state.turn.is_mine() {
+                drop(state);
+                check::after_unlock::<class::VmTurn>();
                 return Err(EditRefused::WouldDeadlock);
             }
             state = wait_in_line(&vm.state, state, |state| &mut state.turn);
@@ -81,14 +86,20 @@ impl<D: VmDriver> Edit<D> {
     /// Takes the turn if it is free.
     pub(super) fn try_begin(vm: &Object<VmInner<D>>) -> Option<Self> {
         let mut state = vm.state.lock();
-        state.turn.try_take().then(|| Self::with(vm, state))
+        state.turn.try_take().then(|| Self::without_waiting(vm, state))
     }
 
     /// As `try_begin`; if it is taken, the VM's work is queued again when it is free.
     pub(super) fn for_work(vm: &Object<VmInner<D>>) -> Option<Self> {
         let mut state = vm.state.lock();
         state.work_waits = !state.turn.try_take();
-        (!state.work_waits).then(|| Self::with(vm, state))
+        (!state.work_waits).then(|| Self::without_waiting(vm, state))
+    }
+
+    fn without_waiting(vm: &Object<VmInner<D>>, state: Guard<'_, class::VmState, State<D>>) -> Self {
+        let edit = Self::with(vm, state);
+        check::before_lock::<class::VmTurn>();
+        edit
     }
 
     fn with(vm: &Object<VmInner<D>>, mut state: Guard<'_, class::VmState, State<D>>) -> Self {
@@ -118,7 +129,7 @@ impl<D: VmDriver> Edit<D> {
         }
     }
 
-    pub(super) fn detached(&self, detached: &Detached<OpenBo<D>>) -> DetachedIter<'_, OpenBo<D>, D::Mapping> {
+    pub(super) fn detached(&self, detached: &Detached<OpenBo<D>>) -> BoIter<'_, OpenBo<D>, D::Mapping> {
         self.body().space.detached(detached)
     }
 
@@ -152,6 +163,7 @@ impl<D: VmDriver> Edit<D> {
         body.bytes -= pair.size;
         let Some(detached) = body.space.close_bo(pair.id) else { return };
         let mut state = self.vm.state.lock();
+        state.unlist(&pair);
         state.out += 1;
         // Only now: a change that had the turn when the buffer was closed may have taken mappings of it out.
         let ticket = state.grace.ticket();
@@ -187,7 +199,12 @@ impl<D: VmDriver> Edit<D> {
         if core.device() != vm_device {
             return Err(VmError::OtherDevice { bo: core.device(), vm: vm_device });
         }
-        let (key, size) = (core.id(), core.size());
+        let facts = BoFacts {
+            key: core.id(),
+            size: core.size(),
+            external: *core.reservation() != self.vm.reservation,
+            evictions: core.evictions(),
+        };
         // Foreign code first: it may panic.
         let (data, bo) = (data(), bo.clone());
         let vm = self.vm.clone();
@@ -199,28 +216,29 @@ impl<D: VmDriver> Edit<D> {
             return Err(VmError::TooManyBos { limit: body.bos_max });
         }
         body.table.reserve()?;
-        let opened = body.space.open_bo(size, OpenBo::unset());
+        let opened = body.space.open_bo(facts.size, OpenBo::unset());
         let id = opened.map_err(|refused| match refused {
             OpenRefused::Empty(_) => VmError::EmptyBo,
             OpenRefused::Closed(_) => VmError::Closed,
             OpenRefused::NoMemory(error, _) => VmError::NoMemory(error),
         })?;
         let made = Object::try_new(vm.hub(), |header| {
-            Ok::<_, VmError>(PairInner::new(header, (id, key, size), data, bo, vm.clone()))
+            Ok::<_, VmError>(PairInner::new(header, id, facts, data, bo, vm.clone()))
         });
-        let pair = match made {
-            Ok(pair) => pair,
+        match made.and_then(|pair| list(&vm, &pair).map(|()| pair)) {
+            Ok(pair) => {
+                if let Some(open) = body.space.bo_mut(id) {
+                    *open = OpenBo::new(&pair);
+                }
+                body.table.insert(facts.key, id);
+                body.bytes += facts.size;
+                Ok(VmBo::new(pair))
+            }
             Err(error) => {
                 let _closed = body.space.close_bo(id);
-                return Err(error);
+                Err(error)
             }
-        };
-        if let Some(open) = body.space.bo_mut(id) {
-            *open = OpenBo::new(&pair);
         }
-        body.table.insert(key, id);
-        body.bytes += size;
-        Ok(VmBo::new(pair))
     }
 
     /// Another handle on the pair of `bo` and this address space, if it is open here. O(1).
@@ -270,6 +288,17 @@ impl<D: VmDriver> Edit<D> {
     }
 }
 
+/// Lets whoever locks all of the VM know of `pair`.
+fn list<D: VmDriver>(vm: &VmInner<D>, pair: &PairInner<D>) -> Result<(), VmError> {
+    if !pair.external {
+        vm.state.lock().list(pair);
+        return Ok(());
+    }
+    let locked = Transaction::new()
+        .run::<(), _>(|attempt| attempt.lock(&vm.reservation).map(drop), |_, ()| vm.state.lock().list(pair));
+    Ok(locked?)
+}
+
 impl<D: VmDriver> Deref for Edit<D> {
     type Target = Space<OpenBo<D>, D::Mapping>;
 
@@ -301,6 +330,7 @@ impl<D: VmDriver> Drop for Edit<D> {
         if poke {
             self.vm.poke();
         }
+        check::after_unlock::<class::VmTurn>();
     }
 }
 
@@ -318,6 +348,10 @@ pub struct VmPlan<'a, D: VmDriver> {
 }
 
 impl<D: VmDriver> VmPlan<'_, D> {
+    pub(super) const fn vm(&self) -> &Object<VmInner<D>> {
+        self.vm
+    }
+
     /// As [`Plan::commit`], for a driver that changes the page tables before or after. What was mapped is kept until the
     /// [`Binding`] says that the page tables are as planned.
     pub fn commit(self) -> Binding<D> {

@@ -1,5 +1,6 @@
 //! Looking: what is mapped where, and beside what.
 
+use super::bo::BoId;
 use super::mapping::Mapping;
 use super::range::VaRange;
 use super::space::Space;
@@ -24,6 +25,11 @@ impl<V, M> Space<V, M> {
     #[must_use]
     pub fn overlapping(&self, range: VaRange) -> Iter<'_, V, M> {
         Iter { store: &self.store, at: self.store.find_from(range.base()), last: range.last() }
+    }
+
+    /// The mappings of an open buffer, in no order.
+    pub fn of_bo(&self, bo: BoId) -> impl Iterator<Item = Mapping<&M>> + use<'_, V, M> {
+        self.attached(bo)
     }
 
     /// The last mapping that ends below `range`, adjacent or not.

@@ -8,7 +8,8 @@ use super::VmBo;
 use super::clear::{ToClear, What};
 use super::driver::VmDriver;
 use super::edit::{Edit, EditRefused};
-use super::shared::{Body, VmInner, Whole};
+use super::locks::VmLocks;
+use super::shared::{Body, Parts, VmInner, Whole};
 use super::space::{Geometry, Space, SpaceError};
 use super::table::Table;
 use super::usage::VmUse;
@@ -16,7 +17,10 @@ use crate::device::Device;
 use crate::exec::object::Object;
 use crate::fence::UserFence;
 use crate::mem::AllocError;
+use crate::mem::shared::Ref;
 use crate::queue::Drained;
+use crate::resv::{Attempt, LockError, Reservation};
+use crate::sync::atomic::AtomicU64;
 use core::fmt;
 
 /// A handle on an address space of a device. Clones are the same one. The last one's drop closes it; any context.
@@ -79,6 +83,8 @@ pub enum VmError {
     },
     /// It cannot be changed here and now.
     Refused(EditRefused),
+    /// Its reservation could not be locked: an external buffer is opened with the address space's.
+    Lock(LockError),
     /// No memory.
     NoMemory(AllocError),
 }
@@ -94,6 +100,7 @@ impl fmt::Display for VmError {
             Self::Closed => f.write_str("the address space is closed: make another one"),
             Self::TooManyBos { limit } => write!(f, "more than {limit} open buffers: close some"),
             Self::Refused(error) => error.fmt(f),
+            Self::Lock(error) => error.fmt(f),
             Self::NoMemory(error) => error.fmt(f),
         }
     }
@@ -104,6 +111,15 @@ impl core::error::Error for VmError {}
 impl From<AllocError> for VmError {
     fn from(error: AllocError) -> Self {
         Self::NoMemory(error)
+    }
+}
+
+impl From<LockError> for VmError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::OutOfMemory(error) => Self::NoMemory(error),
+            _ => Self::Lock(error),
+        }
     }
 }
 
@@ -123,6 +139,8 @@ pub struct VmStatus {
     pub bos: usize,
     /// Their bytes.
     pub bo_bytes: u64,
+    /// Those with a reservation that is not the address space's.
+    pub external: usize,
     /// Bytes of the library's memory for mappings and buffers, room for more included.
     pub memory: usize,
     /// Jobs and changes that keep what is mapped.
@@ -147,8 +165,14 @@ impl<D: VmDriver> Vm<D> {
         space.set_limit(config.mappings_max);
         let body = Body { space, table: Table::new(), bytes: 0, bos_max: config.bos_max };
         let (source, drained) = UserFence::new(device.executor(), "address space gone")?;
+        let parts = Parts {
+            reservation: Reservation::new()?,
+            local_evictions: Ref::try_new(AtomicU64::new(0))?,
+            data,
+            device: device.inner().clone(),
+        };
         let vm = Object::try_new(device.executor().hub(), |header| {
-            Ok::<_, AllocError>(VmInner::new(header.announce(source), body, data, device.inner().clone()))
+            Ok::<_, AllocError>(VmInner::new(header.announce(source), body, parts))
         })?;
         Ok(Self { vm, drained })
     }
@@ -223,6 +247,7 @@ impl<D: VmDriver> Vm<D> {
             mappings: figures.mappings,
             bos: figures.bos,
             bo_bytes: figures.bytes,
+            external: state.externals.len(),
             memory: figures.memory,
             uses: state.grace.live(),
             to_clear: state.out,
@@ -236,6 +261,28 @@ impl<D: VmDriver> Vm<D> {
     #[must_use]
     pub fn data(&self) -> &D::Vm {
         &self.vm.data
+    }
+
+    /// What hangs on the address space and all buffers that are local to it. Who adds an external buffer has it locked, so while
+    /// it is locked there are no more of them.
+    #[must_use]
+    pub fn reservation(&self) -> &Reservation {
+        &self.vm.reservation
+    }
+
+    /// Locks all that a job in this address space may touch: the address space's own reservation, with all local buffers, and
+    /// that of each open external buffer; each with room for a fence. No external buffer is added until the locks are given
+    /// back. May block; allocates. The turn is not needed.
+    ///
+    /// # Errors
+    /// [`LockError`]; hand [`LockError::Contended`] on. [`LockError::Poisoned`]: something that the job might touch is never
+    /// free.
+    pub fn lock_all<'a>(&self, attempt: &mut Attempt<'a>) -> Result<VmLocks<'a, D>, LockError> {
+        VmLocks::lock(&self.vm, attempt)
+    }
+
+    pub(super) const fn inner(&self) -> &Object<VmInner<D>> {
+        &self.vm
     }
 }
 

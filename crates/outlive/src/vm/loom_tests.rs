@@ -86,7 +86,7 @@ fn loom_cleared_against_the_end_of_the_address_space() {
     Model::new("cleared against the end of the address space").check(|| {
         let world = world();
         let vm = world.vm();
-        let bo = world.open(&vm, &world.bo());
+        let bo = world.open(&vm, &world.local(&vm));
         let to_clear = bo.close().unwrap();
         drop(bo);
         race(move || to_clear.cleared(super::Flushed::by_driver()), move || drop(vm));
@@ -115,7 +115,7 @@ fn loom_open_against_the_last_handle() {
     Model::new("open against the last handle").check(|| {
         let world = world();
         let vm = world.vm();
-        let buffer = world.bo();
+        let buffer = world.local(&vm);
         let old = world.open(&vm, &buffer);
         let books = world.books.clone();
         race(

@@ -79,6 +79,10 @@
 //!   begun before it left has ended. Jobs that begin later do not hold it up.
 //! - A `ToClear` that `clear` drops is never freed, and counted; so is what a job in quarantine uses.
 //!
+//! - Jobs may touch whatever is mapped: [`Vm::lock_all`] locks the address space's reservation, which its local buffers share, and
+//!   those of all external ones, to hang the job's `retired` on each. Buffers that were evicted are validated first
+//!   ([`VmLocks::validate`]). The turn, where somebody wants both, comes before reservations.
+//!
 //! No lock and no turn is held while a destructor runs. The lock of a VM is held for a few instructions; the turn is waited for
 //! by threads only, who may be waiting for fences meanwhile, which no fence's signal waits for.
 //!
@@ -99,6 +103,7 @@ mod edit;
 mod find;
 mod grace;
 mod handle;
+mod locks;
 mod mapping;
 mod overlay;
 mod plan;
@@ -130,6 +135,7 @@ pub use driver::{Bo, BoCore, VmDriver};
 pub use edit::{Edit, EditRefused, VmPlan};
 pub use find::Iter;
 pub use handle::{Vm, VmConfig, VmError, VmStatus};
+pub use locks::VmLocks;
 pub use mapping::{Flags, Mapping, Source};
 pub use plan::{Done, Plan};
 pub use range::{RangeError, VaRange};

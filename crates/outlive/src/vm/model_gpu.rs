@@ -119,8 +119,18 @@ impl World {
         Vm::new(&self.device, VmConfig::new(geometry), Token::new(&self.books, 1)).unwrap()
     }
 
+    /// A buffer with a reservation of its own.
+    #[cfg(shuttle)]
     pub(super) fn bo(&self) -> BoRef {
-        let core = BoCore::new(&self.device, 16 * PAGE);
+        self.buffer(BoCore::new(&self.device, 16 * PAGE).unwrap())
+    }
+
+    /// A buffer that is local to `vm`.
+    pub(super) fn local(&self, vm: &Vm<Gpu>) -> BoRef {
+        self.buffer(BoCore::local(vm, 16 * PAGE))
+    }
+
+    fn buffer(&self, core: BoCore) -> BoRef {
         BoRef(Arc::new(Buffer { core, entries: AtomicUsize::new(0), _token: Token::new(&self.books, 0) }))
     }
 
@@ -131,7 +141,7 @@ impl World {
     /// An address space with one buffer, mapped at `pages` pages.
     pub(super) fn mapped(&self, pages: u64) -> (Vm<Gpu>, VmBo<Gpu>) {
         let vm = self.vm();
-        let bo = self.open(&vm, &self.bo());
+        let bo = self.open(&vm, &self.local(&vm));
         let mut edit = vm.edit().unwrap();
         let requests: Vec<_> = (0..pages).map(|page| map(&bo, page)).collect();
         change(&mut edit, &bo, &requests);

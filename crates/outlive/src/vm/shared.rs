@@ -41,8 +41,11 @@ use crate::exec::node::{LaneNode, Task};
 use crate::exec::object::{Counted, Object, ObjectHeader};
 use crate::mem::list::{Link, List};
 use crate::mem::shared::Ref;
+use crate::resv::Reservation;
+use crate::sync::atomic::AtomicU64;
 use crate::sync::{Lock, class};
 use core::fmt;
+use core::marker::PhantomData;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 
@@ -52,6 +55,16 @@ pub(super) struct VmInner<D: VmDriver> {
     header: ObjectHeader,
     work: LaneNode,
     pub(super) state: Lock<class::VmState, State<D>>,
+    pub(super) reservation: Reservation,
+    pub(super) local_evictions: Ref<AtomicU64>,
+    pub(super) data: D::Vm,
+    pub(super) device: Object<DeviceInner<D>>,
+}
+
+/// What a VM is made of beside its space.
+pub(super) struct Parts<D: VmDriver> {
+    pub(super) reservation: Reservation,
+    pub(super) local_evictions: Ref<AtomicU64>,
     pub(super) data: D::Vm,
     pub(super) device: Object<DeviceInner<D>>,
 }
@@ -70,6 +83,12 @@ pub(super) struct State<D: VmDriver> {
     pub(super) closing: Pairs<D>,
     pub(super) waiting: Pairs<D>,
     pub(super) done: Pairs<D>,
+    /// Pairs that are in the space, by whether their reservation is the VM's. External ones are added with the VM's
+    /// reservation locked.
+    pub(super) externals: OpenPairs<D>,
+    pub(super) locals: OpenPairs<D>,
+    /// How many evictions of local buffers the last validation has answered.
+    pub(super) locals_valid_at: u64,
     /// Pairs that are out of the space and not freed.
     pub(super) out: usize,
     pub(super) quarantined: usize,
@@ -112,7 +131,12 @@ pub(super) enum Whole<D: VmDriver> {
 pub(super) struct PairInner<D: VmDriver> {
     header: ObjectHeader,
     link: Link,
+    open_link: Link,
     pub(super) state: Lock<class::VmBoState, PairState<D>>,
+    /// Its reservation is not the VM's.
+    pub(super) external: bool,
+    /// How many evictions of the buffer its entries have followed.
+    pub(super) valid_at: AtomicU64,
     pub(super) id: BoId,
     /// The buffer's number, and its bytes.
     pub(super) key: u64,
@@ -127,6 +151,15 @@ pub(super) struct PairState<D: VmDriver> {
     pub(super) phase: Phase,
     /// Once its mappings are out: they, and who may still use them.
     pub(super) out: Option<(Detached<OpenBo<D>>, Ticket)>,
+}
+
+/// What was read of a buffer when it was opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BoFacts {
+    pub(super) key: u64,
+    pub(super) size: u64,
+    pub(super) external: bool,
+    pub(super) evictions: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +177,7 @@ unsafe impl<D: VmDriver> Counted for VmInner<D> {}
 unsafe impl<D: VmDriver> Counted for PairInner<D> {}
 
 impl<D: VmDriver> VmInner<D> {
-    pub(super) fn new(header: ObjectHeader, body: Body<D>, data: D::Vm, device: Object<DeviceInner<D>>) -> Self {
+    pub(super) fn new(header: ObjectHeader, body: Body<D>, parts: Parts<D>) -> Self {
         let state = State {
             turn: Turn::new(),
             body: Some(body),
@@ -157,11 +190,16 @@ impl<D: VmDriver> VmInner<D> {
             closing: Pairs::new(),
             waiting: Pairs::new(),
             done: Pairs::new(),
+            externals: OpenPairs::new(),
+            locals: OpenPairs::new(),
+            locals_valid_at: 0,
             out: 0,
             quarantined: 0,
             figures: Figures::default(),
         };
-        Self { header, work: LaneNode::new(Task::Run(work::<D>)), state: Lock::new(state), data, device }
+        let Parts { reservation, local_evictions, data, device } = parts;
+        let work = LaneNode::new(Task::Run(work::<D>));
+        Self { header, work, state: Lock::new(state), reservation, local_evictions, data, device }
     }
 
     pub(super) fn hub(&self) -> &Ref<Hub> {
@@ -196,25 +234,40 @@ unsafe fn work<D: VmDriver>(item: NonNull<LaneNode>) {
 impl<D: VmDriver> PairInner<D> {
     pub(super) fn new(
         header: ObjectHeader,
-        (id, key, size): (BoId, u64, u64),
+        id: BoId,
+        facts: BoFacts,
         data: D::VmBo,
         bo: D::Bo,
         vm: Object<VmInner<D>>,
     ) -> Self {
         let state = PairState { handles: 1, phase: Phase::Open, out: None };
-        Self { header, link: Link::new(), state: Lock::new(state), id, key, size, data, bo, vm }
+        let BoFacts { key, size, external, evictions } = facts;
+        Self {
+            header,
+            link: Link::new(),
+            open_link: Link::new(),
+            state: Lock::new(state),
+            external,
+            valid_at: AtomicU64::new(evictions),
+            id,
+            key,
+            size,
+            data,
+            bo,
+            vm,
+        }
     }
 }
 
 /// A list of pairs that owns a count of each. Under the VM's lock.
 pub(super) struct Pairs<D: VmDriver> {
     list: List,
-    pairs: core::marker::PhantomData<Object<PairInner<D>>>,
+    pairs: PhantomData<Object<PairInner<D>>>,
 }
 
 impl<D: VmDriver> Pairs<D> {
     const fn new() -> Self {
-        Self { list: List::new(), pairs: core::marker::PhantomData }
+        Self { list: List::new(), pairs: PhantomData }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -242,6 +295,64 @@ impl<D: VmDriver> Pairs<D> {
         let link = self.list.front()?;
         // SAFETY: as in `pop`; alive while it is in the list, which is borrowed.
         Some(unsafe { pair_of::<D>(link).as_ref() })
+    }
+}
+
+/// A list of pairs that counts none of them. Under the VM's lock. Each takes itself out before it goes: when its mappings do,
+/// or, once the whole VM was cleared, with its last handle or after it.
+pub(super) struct OpenPairs<D: VmDriver> {
+    list: List,
+    len: usize,
+    pairs: PhantomData<NonNull<PairInner<D>>>,
+}
+
+// SAFETY: pairs are `Send + Sync`, and whoever has the list has the VM's lock.
+unsafe impl<D: VmDriver> Send for OpenPairs<D> {}
+
+impl<D: VmDriver> OpenPairs<D> {
+    const fn new() -> Self {
+        Self { list: List::new(), len: 0, pairs: PhantomData }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    fn push(&mut self, pair: &PairInner<D>) {
+        self.len += 1;
+        // SAFETY: new, so in no list; it takes itself out before it goes; the lock is held.
+        unsafe { self.list.push_back(NonNull::from(&pair.open_link)) };
+    }
+
+    fn remove(&mut self, pair: &PairInner<D>) {
+        self.len -= 1;
+        // SAFETY: in this list since it was opened; the lock is held.
+        unsafe { self.list.remove(NonNull::from(&pair.open_link)) };
+    }
+
+    /// Each, counted. `visit` runs under the VM's lock.
+    pub(super) fn each(&self, mut visit: impl FnMut(Object<PairInner<D>>)) {
+        let mut at = self.list.front();
+        while let Some(link) = at {
+            // SAFETY: only `open_link`s of pairs are in the list.
+            let pair = unsafe { link.byte_sub(offset_of!(PairInner<D>, open_link)) }.cast::<PairInner<D>>();
+            // SAFETY: a pair in the list is counted: by a handle, by `closing`, or by who takes it out of the list next.
+            visit(unsafe { Object::from_alive(pair) });
+            // SAFETY: in the list, whose lock is held.
+            at = unsafe { self.list.next(link) };
+        }
+    }
+}
+
+impl<D: VmDriver> State<D> {
+    /// A pair's mappings may come.
+    pub(super) fn list(&mut self, pair: &PairInner<D>) {
+        if pair.external { self.externals.push(pair) } else { self.locals.push(pair) }
+    }
+
+    /// They are out, or the whole VM was cleared.
+    pub(super) fn unlist(&mut self, pair: &PairInner<D>) {
+        if pair.external { self.externals.remove(pair) } else { self.locals.remove(pair) }
     }
 }
 

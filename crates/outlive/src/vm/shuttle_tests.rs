@@ -2,7 +2,8 @@
 //! own, while the executor's three lanes run. Each schedule ends with everything gone, every thread ended and no memory left.
 
 use super::model_gpu::{Gpu, World, change, map, open};
-use super::{Flushed, Request};
+use super::{Bo, Flushed, Request, VmLocks};
+use crate::resv::{Plain, Reservation, Transaction, Usage};
 use crate::sync::model;
 use crate::{Completion, Executor, JobFences, JobQueue, QueueConfig};
 use core::time::Duration;
@@ -197,6 +198,60 @@ fn shuttle_whoever_has_the_turn_may_wait_for_fences() {
         }
         hardware.join().unwrap();
         assert_eq!(*taken.lock().unwrap(), 2);
+        end(world, queue, &gone);
+    });
+}
+
+/// An external buffer is opened while somebody has all locked, to publish a job: it is there before, or comes after; the
+/// job's fence is on all that were there.
+#[test]
+fn shuttle_an_external_buffer_is_not_missed_by_who_locks_all() {
+    explore("an external buffer is not missed by who locks all", || {
+        let world = world();
+        let queue = world.device.queue(QueueConfig::new("q").credits(2), ()).unwrap();
+        let vm = world.vm();
+        let gone = vm.drained();
+        let kept = world.open(&vm, &world.bo());
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (vm, buffer, books) = (vm.clone(), world.bo(), world.books.clone());
+                thread::spawn(move || {
+                    let open = open(&books, &vm, &buffer);
+                    thread::yield_now();
+                    drop(open);
+                })
+            })
+            .collect();
+        let hardware = hardware(2);
+        for _ in 0..2 {
+            let fences = Transaction::new().run::<(VmLocks<'_, Gpu>, Plain<usize>), _>(
+                |attempt| {
+                    let locks = vm.lock_all(attempt)?;
+                    let count = locks.external();
+                    Ok((locks, Plain(count)))
+                },
+                |sealed, (locks, Plain(count))| {
+                    thread::yield_now();
+                    let fences = job(&queue, vm.in_use().unwrap());
+                    thread::yield_now();
+                    // Some may have left meanwhile.
+                    assert!(vm.status().external <= count, "one came in between");
+                    locks.add(sealed, Usage::Bookkeep, Usage::Write, &fences.retired());
+                    fences
+                },
+            );
+            let fences = fences.unwrap();
+            let hangs = |on: &Reservation| {
+                let now = on.snapshot(Usage::Bookkeep).unwrap();
+                fences.retired().is_signaled() || now.iter().any(|(_, fence)| *fence == fences.retired())
+            };
+            assert!(hangs(vm.reservation()) && hangs(kept.bo().core().reservation()));
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        hardware.join().unwrap();
+        drop((vm, kept));
         end(world, queue, &gone);
     });
 }

@@ -7,7 +7,7 @@ use super::clear::{ToClear, What};
 use super::driver::VmDriver;
 use super::edit::Edit;
 use super::grace::Grace;
-use super::shared::{Pairs, Phase, State, VmInner, Whole};
+use super::shared::{PairInner, Pairs, Phase, State, VmInner, Whole};
 use super::table::Table;
 use crate::check;
 use crate::exec::object::Object;
@@ -19,11 +19,11 @@ const SLICE: usize = 32;
 enum Next<D: VmDriver> {
     Clear(ToClear<D>),
     /// Cleared, and used by nobody: a buffer.
-    Free(Object<super::shared::PairInner<D>>),
+    Free(Object<PairInner<D>>),
     /// The same of the whole VM.
     End(Object<VmInner<D>>),
     /// Closed after the whole VM was cleared, which its mappings were part of.
-    Drop(Object<super::shared::PairInner<D>>),
+    Drop(Object<PairInner<D>>),
 }
 
 /// On the reaper lane.
@@ -60,7 +60,9 @@ fn next<D: VmDriver>(state: &mut State<D>) -> Option<Next<D>> {
         return Some(Next::Clear(ToClear::handed(What::Bo(pair))));
     }
     if matches!(state.whole, Whole::Gone) {
-        return state.closing.pop().map(Next::Drop);
+        let pair = state.closing.pop()?;
+        state.unlist(&pair);
+        return Some(Next::Drop(pair));
     }
     // Buffers go first: what their mappings hold lies in the space.
     if let (Whole::GivenUp(_, ticket) | Whole::Cleared(_, ticket), 0) = (&mut state.whole, state.out) {
@@ -77,14 +79,14 @@ fn next<D: VmDriver>(state: &mut State<D>) -> Option<Next<D>> {
 }
 
 /// The first of `pairs` if nobody may use its mappings any more.
-fn pop_if_over<D: VmDriver>(pairs: &mut Pairs<D>, grace: &Grace) -> Option<Object<super::shared::PairInner<D>>> {
+fn pop_if_over<D: VmDriver>(pairs: &mut Pairs<D>, grace: &Grace) -> Option<Object<PairInner<D>>> {
     let first = pairs.front()?;
     let over = first.state.lock().out.as_ref().is_some_and(|(_, ticket)| grace.is_over(*ticket));
     if over { pairs.pop() } else { None }
 }
 
 /// Frees some of the mappings of `pair`, and `pair` itself if those were the last.
-fn free<D: VmDriver>(mut edit: Edit<D>, pair: Object<super::shared::PairInner<D>>) {
+fn free<D: VmDriver>(mut edit: Edit<D>, pair: Object<PairInner<D>>) {
     let out = pair.state.lock().out.take();
     let Some((mut detached, ticket)) = out else { return };
     let body = edit.body_mut();

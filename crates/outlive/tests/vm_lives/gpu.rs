@@ -9,7 +9,7 @@ use outlive::vm::{
 use outlive::{Completion, Device, DeviceConfig, Driver, Executor, JobCx, JobFences, JobQueue, QueueConfig};
 use outlive::{ResetScope, ResetToken};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 pub(crate) const PAGE: u64 = 0x1000;
@@ -221,6 +221,8 @@ pub(crate) struct Gpu {
     held: Mutex<Vec<(Arc<Used>, Completion)>>,
     pub(crate) on_clear: Mutex<OnClear>,
     pub(crate) cleared_later: Mutex<Vec<ToClear<Self>>>,
+    /// An unplug cannot exclude DMA.
+    pub(crate) loses_dma: AtomicBool,
 }
 
 /// What a job uses: pages of an address space.
@@ -262,6 +264,9 @@ impl Driver for Gpu {
     }
 
     fn unplug(&self, token: ResetToken) {
+        if self.loses_dma.load(SeqCst) {
+            return token.failed();
+        }
         self.held.lock().unwrap().clear();
         token.quiesced();
     }
@@ -314,9 +319,10 @@ impl Rig {
         let gpu = Gpu {
             books: books.clone(),
             _token: Token::new(&books, Kind::Driver),
-            held: Mutex::default(),
+            held: Mutex::new(Vec::with_capacity(64)),
             on_clear: Mutex::default(),
             cleared_later: Mutex::default(),
+            loses_dma: AtomicBool::new(false),
         };
         let device = Device::with_config(&executor, DeviceConfig::new("fake"), gpu).unwrap();
         let queue = device.queue(QueueConfig::new("q"), ()).unwrap();
@@ -334,7 +340,14 @@ impl Rig {
     }
 
     pub(crate) fn bo_with(&self, pages: u64, cargo: Cargo) -> BoRef {
-        let core = BoCore::new(&self.device, pages * PAGE);
+        self.buffer(BoCore::new(&self.device, pages * PAGE).unwrap(), cargo)
+    }
+
+    pub(crate) fn local(&self, vm: &Vm<Gpu>, pages: u64) -> BoRef {
+        self.buffer(BoCore::local(vm, pages * PAGE), None)
+    }
+
+    fn buffer(&self, core: BoCore, cargo: Cargo) -> BoRef {
         BoRef(Arc::new(Buffer { core, token: Token::new(&self.books, Kind::Buffer), cargo: Mutex::new(cargo) }))
     }
 

@@ -9,6 +9,7 @@
     reason = "a test: it has std and may panic"
 )]
 
+mod external;
 mod gpu;
 mod misuse;
 
