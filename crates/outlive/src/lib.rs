@@ -74,7 +74,8 @@
 //! # Where to look
 //!
 //! [`JobQueue`] and [`Reserved`] submit. [`Driver`] has the table of what each call may do. [`Fence`] is read, waited for,
-//! awaited; [`FenceContext`] issues bare ones; [`UserFence`] is what need not end. [`Executor`] says who runs the three lanes
+//! awaited; [`FenceContext`] issues bare ones; [`UserFence`] is what need not end; [`Syncobj`] hands fences on. With the feature `linux`,
+//! `outlive::linux` passes them to other processes. [`Executor`] says who runs the three lanes
 //! and on which clock. [`check`] finds what must not happen while signalling. [`trace`] is the vocabulary of events.
 //!
 //! # Without `std`
@@ -91,6 +92,8 @@ pub mod check;
 mod device;
 mod exec;
 mod fence;
+#[cfg(all(feature = "linux", target_os = "linux", not(loom), not(shuttle)))]
+pub mod linux;
 pub mod mem;
 pub mod pool;
 mod queue;

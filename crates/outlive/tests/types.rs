@@ -268,4 +268,6 @@ fn what_the_types_forbid_does_not_compile() {
     }
     let cases = trybuild::TestCases::new();
     cases.compile_fail("tests/ui/*.rs");
+    #[cfg(all(feature = "linux", target_os = "linux"))]
+    cases.compile_fail("tests/ui_linux/*.rs");
 }

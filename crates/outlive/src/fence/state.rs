@@ -283,6 +283,12 @@ impl Fence {
         }
     }
 
+    /// Whether there is another handle. Only a hint: others come and go.
+    #[cfg(all(feature = "linux", target_os = "linux", not(loom), not(shuttle)))]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.header().refs.load(Ordering::Relaxed) > 1
+    }
+
     pub(super) fn retain(&self) {
         // ORDERING: made from an existing reference. A count that ran away saturates: the block leaks, it is never freed.
         let before = self.header().refs.fetch_add(1, Ordering::Relaxed);

@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "a counted object; docs/unsafe.md, `fence::user`")]
 
 use super::callback::{Refused, Registration};
+use super::container::ContainerError;
 use super::context::{Names, allocate_alone, decide_alone, info};
 use super::error::FenceError;
 use super::future::FenceFuture;
@@ -61,6 +62,21 @@ impl UserFence {
     /// A job's end, or a wait for sync objects, seen as something that need not come.
     pub(crate) const fn of(fence: Fence) -> Self {
         Self { fence }
+    }
+
+    /// Signals once all of `users` have, with the error of the first, in order, that failed; see [`Fence::all_of`]. Allocates.
+    ///
+    /// # Errors
+    /// [`ContainerError::Nested`] for waits for sync objects among several: [`SyncobjWait::all_of`](crate::SyncobjWait::all_of)
+    /// takes several points itself. [`ContainerError::OutOfMemory`].
+    pub fn all_of(users: &[Self]) -> Result<Self, ContainerError> {
+        Fence::all_of_each(users.iter().map(Self::inner)).map(Self::of)
+    }
+
+    /// Whether anybody has a handle on it, or a closure, besides its source.
+    #[cfg(all(feature = "linux", target_os = "linux", not(loom), not(shuttle)))]
+    pub(crate) fn is_heard(source: &UserSource) -> bool {
+        source.inner.fence.is_shared()
     }
 
     pub(crate) const fn inner(&self) -> &Fence {

@@ -104,6 +104,8 @@ pub mod class {
     classes! {
         /// A device: its queues, its recovery.
         DeviceState = 1000 "outlive device";
+        /// What a watcher of descriptors watches.
+        WatcherSlots = 1005 "outlive watcher";
         /// One queue's order of jobs.
         QueueState = 1010 "outlive queue";
         /// An address space: whose turn it is to change it, what is to be cleared.

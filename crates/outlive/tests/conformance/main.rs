@@ -11,10 +11,19 @@
 )]
 
 mod broken;
+#[cfg(all(feature = "linux", target_os = "linux"))]
+#[path = "../descriptors/mod.rs"]
+#[expect(dead_code, reason = "each test binary uses a part of it")]
+mod descriptors;
 mod drm;
 mod drm_exec_test;
+mod igt_dmabuf_sync_file;
 mod igt_sw_sync;
+#[cfg(all(feature = "linux", target_os = "linux"))]
+mod igt_sw_sync_linux;
 mod igt_syncobj_basic;
+#[cfg(all(feature = "linux", target_os = "linux"))]
+mod igt_syncobj_eventfd;
 mod igt_syncobj_timeline;
 mod igt_syncobj_wait;
 mod kselftest_sync;

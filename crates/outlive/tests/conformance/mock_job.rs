@@ -15,6 +15,7 @@ impl Driver for Mock {
 
 /// One job after the other, in a context of their own.
 pub(crate) struct Context {
+    executor: Executor,
     queue: JobQueue<Mock>,
     committed: u64,
 }
@@ -23,7 +24,7 @@ impl Context {
     pub(crate) fn new() -> Self {
         let executor = Executor::manual().unwrap();
         let device = Device::new(&executor, Mock(InFlight::with_capacity(64).unwrap())).unwrap();
-        Self { queue: device.queue(QueueConfig::new("mock"), ()).unwrap(), committed: 0 }
+        Self { queue: device.queue(QueueConfig::new("mock"), ()).unwrap(), executor, committed: 0 }
     }
 
     pub(crate) fn job(&mut self) -> JobFences {
@@ -31,10 +32,11 @@ impl Context {
         self.queue.reserve(()).unwrap().commit()
     }
 
-    /// The hardware is done with all of them.
+    /// The hardware is done with all of them, and everybody has heard of it.
     pub(crate) fn signal(&self) {
         let done = (1..=self.committed).filter(|seqno| self.end(*seqno, Ok(()))).count();
         assert!(done > 0, "nothing was on the hardware");
+        self.executor.run_until_idle();
     }
 
     pub(crate) fn end(&self, seqno: u64, result: Result<(), FenceError>) -> bool {
