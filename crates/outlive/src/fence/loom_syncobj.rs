@@ -52,7 +52,7 @@ fn loom_syncobj_replace_against_wait() {
 /// given, one that came after the reset has nothing.
 #[test]
 fn loom_syncobj_point_and_reset_against_wait() {
-    Model::shallow("sync object: point and reset against wait").check(|| {
+    Model::new("sync object: point and reset against wait").check(|| {
         let executor = Executor::manual().unwrap();
         let object = Syncobj::new(&executor, "loom").unwrap();
         let (signaler, fence) = bare(&executor);
@@ -139,7 +139,7 @@ fn loom_syncobj_two_submissions_against_each_other() {
 /// The last two handles go while a wait for it begins: it ends, for nobody is left who could submit.
 #[test]
 fn loom_syncobj_last_handles_against_wait() {
-    Model::shallow("sync object: last handles against wait").check(|| {
+    Model::new("sync object: last handles against wait").check(|| {
         let executor = Executor::manual().unwrap();
         let object = Syncobj::new(&executor, "loom").unwrap();
         let (other, third) = (object.clone(), object.clone());
