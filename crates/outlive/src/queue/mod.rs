@@ -51,6 +51,8 @@ mod loom_tests;
 #[cfg(all(test, shuttle, not(loom)))]
 mod shuttle_long;
 #[cfg(all(test, shuttle, not(loom)))]
+mod shuttle_recovery;
+#[cfg(all(test, shuttle, not(loom)))]
 mod shuttle_teardown;
 #[cfg(all(test, shuttle, not(loom)))]
 mod shuttle_tests;
