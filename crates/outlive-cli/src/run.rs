@@ -114,6 +114,10 @@ pub(crate) fn execute(
     let frames = pictures.frames.as_deref().map(FrameWriter::prepare).transpose()?;
     let interrupted = until_interrupted()?;
     let show = if args.quiet { Show::Never } else { Show::OnTerminal };
+    // A trace is as long as its jobs are many.
+    let length = replayed.as_ref().map_or(scenario.run_for_ms, |replayed| {
+        replayed.requests.iter().flatten().map(|request| u64::from(request.jobs())).sum()
+    });
     let (requests, facts) = replayed.map(|replayed| (replayed.requests, replayed.facts)).unzip();
     let mut done = engine::execute(
         scenario,
@@ -122,7 +126,7 @@ pub(crate) fn execute(
             keep_jobs: pictures.timeline.is_some(),
             requests: requests.as_deref(),
             frames,
-            progress: Progress::new(scenario.run_for_ms, show),
+            progress: Progress::new(length, scenario.instances.len(), show),
             interrupted: &interrupted,
         },
     )?;

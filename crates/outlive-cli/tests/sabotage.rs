@@ -25,7 +25,7 @@ fn run(clients: &str) -> Results {
         keep_jobs: false,
         requests: None,
         frames: None,
-        progress: Progress::new(scenario.run_for_ms, Show::Never),
+        progress: Progress::new(scenario.run_for_ms, scenario.instances.len(), Show::Never),
         interrupted: &AtomicBool::new(false),
     };
     execute(&scenario, options).unwrap().results

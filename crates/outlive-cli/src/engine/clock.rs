@@ -21,7 +21,7 @@ const END_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 impl Engine<'_> {
     pub(super) fn run(&mut self, clock: Clock, interrupted: &AtomicBool, progress: &Progress) {
-        let mut pace = Pace::new(self.scenario, clock);
+        let mut pace = Pace::new(self.scenario, self.requests, clock);
         match clock {
             Clock::Virtual => self.run_virtual(interrupted, progress, &mut pace),
             Clock::Real => self.run_real(interrupted, progress, &mut pace),
@@ -97,6 +97,6 @@ impl Engine<'_> {
             self.interrupted = true;
             self.end();
         }
-        pace.show(progress, self.now_ns() / NS_PER_MS, &self.ledger);
+        pace.show(progress, self.now_ns() / NS_PER_MS, &self.instances);
     }
 }

@@ -51,8 +51,6 @@ pub(super) struct Ledger<'a> {
     epoch_ns: u64,
     /// Jobs that are over.
     jobs: u64,
-    /// Those of each instance that ended well.
-    well: Vec<u64>,
     /// Hardware time of each instance's jobs that were written down, as the hardware counted it.
     hardware_ns: Vec<u64>,
 }
@@ -73,7 +71,6 @@ impl<'a> Ledger<'a> {
             over: Vec::with_capacity(BATCH),
             epoch_ns,
             jobs: 0,
-            well: vec![0; instances],
             hardware_ns: vec![0; instances],
         }
     }
@@ -95,7 +92,6 @@ impl<'a> Ledger<'a> {
             film.add(instance, job.number, picture.read());
         }
         self.jobs += 1;
-        self.well[instance] += u64::from(outcome == Outcome::Ok);
         self.over.push((instance, job));
         if self.over.len() >= BATCH {
             self.write_down(host);
@@ -138,11 +134,6 @@ impl<'a> Ledger<'a> {
     /// Of each instance, what the hardware counted of its jobs that were written down.
     pub(super) fn hardware_ns(&self) -> &[u64] {
         &self.hardware_ns
-    }
-
-    /// Of each instance, jobs that ended well.
-    pub(super) fn well(&self) -> &[u64] {
-        &self.well
     }
 
     /// Nothing more will be drawn.

@@ -16,4 +16,4 @@ mod words;
 pub use collect::{Collector, RunFacts};
 pub use record::{JobRecord, Outcome, Stretch};
 pub use results::{Audit, ClientResult, Failed, GroupResult, Percentiles, Replay, Results, VIOLATIONS_MAX};
-pub(crate) use words::{counted, duration, grouped, shortened};
+pub(crate) use words::{counted, duration, grouped, percent, shortened};
