@@ -4,13 +4,13 @@ use outlive_bench::allocations::Counting;
 use outlive_bench::counts;
 use outlive_bench::harness::{Effort, Row, Spread};
 use outlive_bench::report::{self, Aim};
-use outlive_bench::work::{bypass, chain, close, signal, worker};
+use outlive_bench::work::{bypass, chain, close, locks, signal, worker};
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOC: Counting = Counting;
 
-const NAMES: [&str; 6] = ["counts", "bypass", "worker", "chain", "signal", "close"];
+const NAMES: [&str; 7] = ["counts", "bypass", "worker", "chain", "signal", "close", "locks"];
 
 struct Args {
     effort: Effort,
@@ -110,6 +110,29 @@ fn run_close(args: &Args, aims: &mut Vec<Aim>) {
     aims.push(Aim::at_most(&name, ours.last.mid / 1000.0, 25.0, "ms"));
 }
 
+fn run_locks(args: &Args, aims: &mut Vec<Aim>) {
+    let effort = Effort { rounds: args.effort.rounds.min(30), ..args.effort };
+    for size in [1, 10, 800] {
+        for threads in [1, 2, 4, 8] {
+            let (rows, deaths) = locks::locks(effort, size, threads);
+            let what = format!("locks {size} of {}, threads {threads}", locks::OBJECTS);
+            report::rows(&format!("A batch: {what}; {:.3} attempts died a batch", deaths.each()), &rows);
+            let [_, sorted, global] = &rows[..] else { continue };
+            let most = if size == 1 { 2.5 } else { 1.5 };
+            aims.push(Aim {
+                aim: format!("{what}: at most {most} times sorted mutexes'"),
+                measured: format!("{:.2} times", 1.0 / sorted.ratio.mid),
+                met: 1.0 / sorted.ratio.mid <= most,
+            });
+            aims.push(Aim {
+                aim: format!("{what}: ahead of one mutex"),
+                measured: share(global),
+                met: global.ratio.mid > 1.0,
+            });
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let args = match args() {
         Ok(args) => args,
@@ -147,6 +170,9 @@ fn main() -> ExitCode {
     }
     if wanted("close") {
         run_close(&args, &mut aims);
+    }
+    if wanted("locks") {
+        run_locks(&args, &mut aims);
     }
     if !aims.is_empty() {
         report::aims(&aims);

@@ -17,7 +17,7 @@ mod vm_gpu;
 
 use common::{Rig, error, ok, pending};
 use outlive::pool::{Pool, PoolConfig};
-use outlive::resv::{Transaction, Usage};
+use outlive::resv::{Reservation, Slot, Transaction, Usage};
 use outlive::sabotage::{Sabotage, commit};
 use outlive::sched::{Fair, Head, Policy, Priority, Share};
 use outlive::trace::{Event, FenceId, Record};
@@ -432,5 +432,81 @@ fn forget_external() {
         );
         submitted.unwrap();
         assert!([&one, &other].into_iter().all(|bo| bo.core().reservation().is_idle(Usage::Write) == Ok(false)));
+    });
+}
+
+/// Hangs a job of `queue` on `on`.
+fn submit(rig: &Rig, queue: &common::Queue, on: &Reservation, usage: Usage) -> outlive::JobFences {
+    Transaction::new()
+        .run::<Slot<'_>, _>(
+            |attempt| attempt.prepare(on),
+            |sealed, slot| {
+                let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+                sealed.add(slot, usage, &job.retired());
+                job
+            },
+        )
+        .unwrap()
+}
+
+/// Rule 4: a buffer is given to somebody else when the hardware is done with it, not at the job's verdict.
+#[test]
+fn reuse_at_finished() {
+    sees(Sabotage::ReuseAtFinished, || {
+        let rig = rig();
+        let on = Reservation::new().unwrap();
+        let queue = rig.queue(QueueConfig::new("q"));
+        let job = submit(&rig, &queue, &on, Usage::Write);
+        drop(queue);
+        rig.idle();
+        assert_eq!(error(&job.finished()), Some(FenceError::Canceled));
+        let reused = on.is_idle(Usage::Bookkeep).unwrap() || on.singleton(Usage::Write).unwrap().is_none();
+        assert!(!(reused && pending(&job.retired())), "reused while the hardware has it");
+    });
+}
+
+#[test]
+fn slot_not_counted() {
+    sees(Sabotage::SlotNotCounted, || {
+        let rig = rig();
+        let on = Reservation::new().unwrap();
+        let queue = rig.queue(QueueConfig::new("q"));
+        let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+        let stub = outlive::Retired::stub();
+        // Each is in a context of its own.
+        let fences: Vec<_> =
+            (0..9).map(|_| outlive::Retired::all_of(&[job.retired(), stub.clone()]).unwrap()).collect();
+        Transaction::new()
+            .run::<Vec<Slot<'_>>, _>(
+                |attempt| fences.iter().map(|_| attempt.prepare(&on)).collect(),
+                |sealed, slots| {
+                    for (slot, fence) in slots.into_iter().zip(&fences) {
+                        sealed.add(slot, Usage::Read, fence);
+                    }
+                },
+            )
+            .unwrap();
+        assert_eq!(on.snapshot(Usage::Read).unwrap().len(), 9, "a fence was lost");
+        assert_eq!(on.poisoned(), None);
+    });
+}
+
+/// The hardware reads a buffer while its owner, told that it is idle, writes to it.
+#[test]
+fn idle_too_soon() {
+    sees(Sabotage::IdleTooSoon, || {
+        let rig = rig();
+        let on = Reservation::new().unwrap();
+        let queue = rig.queue(QueueConfig::new("q"));
+        let mut memory = 1;
+        let job = submit(&rig, &queue, &on, Usage::Read);
+        if on.is_idle(Usage::for_access(true)).unwrap() {
+            memory = 2;
+        }
+        let read = memory;
+        rig.complete(&queue, 1, Ok(()));
+        assert!(ok(&job.retired()));
+        assert_eq!(read, 1, "a conflicting access");
+        assert_eq!(on.is_idle(Usage::for_access(true)), Ok(true));
     });
 }

@@ -3,6 +3,7 @@
 pub mod bypass;
 pub mod chain;
 pub mod close;
+pub mod locks;
 pub mod signal;
 pub mod turns;
 pub mod worker;

@@ -59,6 +59,10 @@ pub use wait::WaitError;
 use crate::sync::atomic::Ordering;
 use crate::trace::FenceId;
 
+/// So that nobody has to look at every fence of what he locks as long as all is well. Not the door's atomics: a model
+/// checker's would have to be made anew for each execution.
+static ANY_LOST: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
+
 impl Fence {
     /// The context's number, never reused in a process; 0 is the stub's.
     #[must_use]
@@ -111,6 +115,21 @@ impl Fence {
     /// Whether anybody has waited for it, or asked to be told.
     pub(crate) fn is_armed(&self) -> bool {
         self.word() & state::ARMED != 0
+    }
+
+    /// An error is about to be signaled: if this may be a [`Retired`], memory may be lost.
+    fn note_lost(&self) {
+        if !self.is_jobs() || self.slot() == Slot::Retired {
+            // ORDERING: before the signal, whose Release publishes it.
+            ANY_LOST.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether any fence of this process that may be a [`Retired`] has signaled an error. Who has seen such a signal sees this.
+    pub(crate) fn any_lost() -> bool {
+        // A model's executions must not depend on what happened outside it.
+        // ORDERING: see `note_lost`.
+        cfg!(any(loom, shuttle)) || ANY_LOST.load(Ordering::Relaxed)
     }
 
     /// Says that some memory behind its context is never free: before the signal, so that who sees that, or a later one's,

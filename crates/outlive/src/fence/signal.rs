@@ -213,6 +213,9 @@ impl Fence {
         state.time.store(at.as_ns() & !DEADLINE, Ordering::Relaxed);
         #[cfg(loom)]
         state.time.swap(at.as_ns() & !DEADLINE, Ordering::Relaxed);
+        if result.is_err() {
+            self.note_lost();
+        }
         let bits = FenceError::encode(result) | SIGNALED;
         loop {
             let done = if seen & WAITERS == 0 { DONE } else { 0 };

@@ -14,7 +14,7 @@ use super::ticket::sync_now;
 use super::transaction::LockError;
 use super::usage::Usage;
 use crate::fence::Retired;
-use crate::mem::{HeapVec, try_push};
+use crate::mem::{HeapVec, try_push, try_reserve};
 use crate::time::Time;
 use core::fmt;
 use core::marker::PhantomData;
@@ -169,7 +169,9 @@ impl<'a> Attempt<'a> {
     ) -> Result<HeapVec<Slot<'a>>, LockError> {
         let reservations = reservations.into_iter();
         let mut slots = HeapVec::new();
-        crate::mem::try_reserve(&mut slots, reservations.size_hint().0)?;
+        let count = reservations.size_hint().0;
+        try_reserve(&mut slots, count)?;
+        self.locks.reserve(count)?;
         for reservation in reservations {
             let slot = self.prepare(reservation)?;
             try_push(&mut slots, slot).map_err(|(error, _)| error)?;

@@ -38,14 +38,14 @@ const fn name(usage: Usage) -> &'static str {
 
 impl Description {
     fn line(&self, f: &mut fmt::Formatter<'_>, entry: &Entry) -> fmt::Result {
-        let Entry { fence, usage, added, .. } = entry;
+        let Entry { fence, usage, .. } = entry;
         let outcome = entry.outcome();
         let un = if outcome == Outcome::Busy { "un" } else { "" };
         let (context, seqno) = (fence.context(), fence.seqno());
         write!(f, "\t{} fence:{context}:{seqno} ", name(*usage))?;
         write!(f, "{} {} {un}signalled", fence.timeline_name(), fence.driver_name())?;
         if f.alternate() {
-            write!(f, ", here for {:?}", self.now.since(*added))?;
+            write!(f, ", here for {:?}", entry.age(self.now))?;
             if outcome == Outcome::Busy && fence.is_armed() {
                 f.write_str(", waited for")?;
             }

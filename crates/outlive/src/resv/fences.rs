@@ -7,10 +7,11 @@
 //! entry that stands for others (`covers`) is free only if its context has never quarantined anything.
 
 use super::Usage;
-use crate::fence::{FenceError, Retired, Slot, Status};
+use crate::fence::{Fence, FenceError, Retired, Slot, Status};
 use crate::mem::{AllocError, HeapVec, try_reserve};
 use crate::sabotage::{self, Sabotage};
 use crate::time::Time;
+use core::time::Duration;
 
 /// A fence and what it stands for.
 #[derive(Debug, Clone)]
@@ -18,11 +19,16 @@ pub(super) struct Entry {
     pub(super) fence: Retired,
     /// The fence's, so that looking for it does not touch the fence.
     context: u64,
+    /// When it was added: milliseconds on the clock of blocking waits, which come round after 49 days.
+    added_ms: u32,
     pub(super) usage: Usage,
     /// It took the place of an earlier fence of its context that was pending.
     covers: bool,
-    /// When it was added, on the process's clock.
-    pub(super) added: Time,
+}
+
+fn ms(at: Time) -> u32 {
+    // Truncated on purpose.
+    (at.as_ns() / 1_000_000) as u32
 }
 
 /// How a fence is found.
@@ -38,7 +44,12 @@ pub(super) enum Outcome {
 
 impl Entry {
     pub(super) fn new(fence: &Retired, usage: Usage, added: Time) -> Self {
-        Self { fence: fence.clone(), context: fence.context(), usage, covers: false, added }
+        Self { fence: fence.clone(), context: fence.context(), added_ms: ms(added), usage, covers: false }
+    }
+
+    /// How long it has been there, to the millisecond.
+    pub(super) fn age(&self, now: Time) -> Duration {
+        Duration::from_millis(u64::from(ms(now).wrapping_sub(self.added_ms)))
     }
 
     pub(super) fn outcome(&self) -> Outcome {
@@ -82,6 +93,16 @@ impl Fences {
     /// Why the memory will never be free, if that has been seen.
     pub(super) const fn poison(&self) -> Option<FenceError> {
         self.poison
+    }
+
+    /// What is to be done when it is locked: nothing, as long as no memory of this process was ever lost to the hardware; then,
+    /// a look at all.
+    ///
+    /// # Errors
+    /// If the memory is never free.
+    #[inline]
+    pub(super) fn check(&mut self) -> Result<(), FenceError> {
+        if Fence::any_lost() { self.tidy() } else { Ok(()) }
     }
 
     /// Looks at all and lets go of those that are no longer in the way.

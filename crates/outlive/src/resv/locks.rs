@@ -9,7 +9,7 @@ use super::transaction::LockError;
 use super::usage::Usage;
 use crate::fence::Retired;
 use crate::mem::shared::Ref;
-use crate::mem::{AllocError, HeapVec, try_push};
+use crate::mem::{AllocError, HeapVec, try_push, try_reserve};
 use crate::sabotage::{self, Sabotage};
 use crate::sync;
 use crate::time::Time;
@@ -108,6 +108,11 @@ impl Locks {
         }
     }
 
+    /// Asks for the memory that records of `more` locks need.
+    pub(super) fn reserve(&mut self, more: usize) -> Result<(), LockError> {
+        Ok(try_reserve(&mut self.held, more)?)
+    }
+
     /// Ends an attempt that died.
     pub(super) fn back_off(&mut self) {
         self.release_all();
@@ -168,7 +173,7 @@ impl Locks {
         reservation: &Reservation,
         slots: usize,
     ) -> Result<u32, LockError> {
-        if let Err(error) = state.value.tidy() {
+        if let Err(error) = state.value.check() {
             reservation.inner.lock.release_from(state);
             self.held.pop();
             return Err(LockError::Poisoned { reservation: reservation.id(), error });
@@ -219,7 +224,11 @@ impl Locks {
         let wanted = counted.saturating_add(slots);
         let lock = &held.reservation.inner.lock;
         let room = {
-            let fences = &lock.state().value;
+            let fences = &mut lock.state().value;
+            if !fences.has_room(wanted) {
+                // What has signaled makes room. An error is found by the next who locks it; nobody has lost anything yet.
+                let _ = fences.tidy();
+            }
             if fences.has_room(wanted) { None } else { Some(fences.room_for(wanted)) }
         };
         if let Some(room) = room {

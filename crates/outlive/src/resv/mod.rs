@@ -76,6 +76,8 @@ mod usage;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 
 pub use attempt::{Attempt, Locked, Sealed, Slot, Slots};
 pub use carry::{Carry, Plain};

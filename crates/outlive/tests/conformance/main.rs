@@ -27,12 +27,14 @@ mod igt_syncobj_eventfd;
 mod igt_syncobj_timeline;
 mod igt_syncobj_wait;
 mod kselftest_sync;
+mod locking_selftest;
 mod mock_job;
 mod software;
 mod st_dma_fence;
 mod st_dma_fence_chain;
 mod st_dma_fence_unwrap;
 mod st_dma_resv;
+mod test_ww_mutex;
 mod waits;
 
 use broken::break_a_rule;
