@@ -1,9 +1,10 @@
 //! ww `diff_class`: a lock of another class does not fit in.
 
 use outlive::resv::{LockError, Transaction};
-use outlive::sync::{Lock, class::QueueState};
 
-fn misuse(other: &Lock<QueueState, ()>) -> Result<(), LockError> {
+struct OtherClass;
+
+fn misuse(other: &OtherClass) -> Result<(), LockError> {
     Transaction::new().run::<(), _>(
         |attempt| {
             attempt.lock(other)?;
