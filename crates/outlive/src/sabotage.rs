@@ -82,9 +82,13 @@ pub enum Sabotage {
     SkipDrain,
     /// Who locks all of an address space forgets an external buffer.
     ForgetExternal,
+    /// The queue whose turn it is is not told so.
+    LoseTurn,
+    /// A job is handed over behind one that has failed.
+    GoBehindError,
 }
 
-#[cfg(feature = "sabotage")]
+#[cfg(all(feature = "sabotage", not(any(loom, shuttle))))]
 mod switch {
     use super::Sabotage;
     use core::sync::atomic::{AtomicU32, Ordering};
@@ -98,6 +102,26 @@ mod switch {
 
     pub(crate) fn is(defect: Sabotage) -> bool {
         ACTIVE.load(Ordering::Relaxed) == defect as u32
+    }
+}
+
+/// For a model, which is one thread of the system.
+#[cfg(all(feature = "sabotage", any(loom, shuttle)))]
+mod switch {
+    use super::Sabotage;
+    use core::cell::Cell;
+
+    std::thread_local! {
+        static ACTIVE: Cell<Option<Sabotage>> = const { Cell::new(None) };
+    }
+
+    /// Commits `defect` from now on in the models of this thread; `None`: no defect.
+    pub fn commit(defect: Option<Sabotage>) {
+        ACTIVE.set(defect);
+    }
+
+    pub(crate) fn is(defect: Sabotage) -> bool {
+        ACTIVE.get() == Some(defect)
     }
 }
 

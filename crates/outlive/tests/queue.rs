@@ -15,8 +15,8 @@ mod common;
 use common::{Call, Rig, SOON, error, ok, pending};
 use outlive::trace::{Event, QueueChange, Record};
 use outlive::{
-    Cause, Dependency, Executor, FenceError, InFlight, Job, JobFences, Lane, OnError, QueueConfig, Refusal, ResetScope,
-    Time, UserFence, Verdict, WaitError,
+    Acquired, Cause, Dependency, Executor, FenceError, InFlight, Job, JobFences, Lane, OnError, QueueConfig, Refusal,
+    ResetScope, Time, UserFence, Verdict, WaitError,
 };
 use proptest::prelude::{Strategy, any, proptest};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -54,7 +54,7 @@ fn a_job_with_nothing_to_wait_for_runs_in_its_submitters_thread() {
     rig.gpu().script(|script| {
         script.acquire = Some(Box::new(move |_| {
             seen.lock().unwrap().push(std::thread::current().id());
-            outlive::Acquired::Yes
+            Acquired::Yes
         }));
     });
     queue.reserve(rig.buffers(1)).unwrap().commit().finished().wait(SOON).unwrap();
@@ -143,6 +143,30 @@ fn a_dependency_on_the_own_queue_waits_unless_the_hardware_is_in_order() {
     rig.complete(&queue, 3, Ok(()));
     rig.idle();
     assert_eq!(error(&after.finished()), Some(FenceError::Dependency(Cause::Faulted { code: 1 })));
+}
+
+#[test]
+fn who_depends_on_the_start_of_an_earlier_job_of_its_queue_fails_if_that_never_starts() {
+    for on_error in [OnError::Fail, OnError::Run] {
+        let rig = Rig::new();
+        let queue = rig.queue(QueueConfig::new("q").client(1).pipelined(true));
+        rig.gpu().script(|script| {
+            let mut first = true;
+            script.acquire =
+                Some(Box::new(move |_| if std::mem::take(&mut first) { Acquired::Never(3) } else { Acquired::Yes }));
+        });
+        queue.suspend();
+        let never = queue.reserve(rig.buffers(1)).unwrap().commit();
+        let on = Dependency::on(never.scheduled()).on_error(on_error);
+        let after = queue.reserve_after(rig.buffers(2), [on]).unwrap().commit();
+        queue.resume();
+        rig.idle();
+        assert_eq!(error(&never.scheduled()), Some(FenceError::Faulted { code: 3 }));
+        assert_eq!(ok(&after.scheduled()), on_error == OnError::Run);
+        if on_error == OnError::Fail {
+            assert_eq!(error(&after.finished()), Some(FenceError::Dependency(Cause::Faulted { code: 3 })));
+        }
+    }
 }
 
 #[test]

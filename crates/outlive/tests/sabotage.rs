@@ -19,12 +19,12 @@ use common::{Rig, error, ok, pending};
 use outlive::pool::{Pool, PoolConfig};
 use outlive::resv::{Reservation, Slot, Transaction, Usage};
 use outlive::sabotage::{Sabotage, commit};
-use outlive::sched::{Fair, Head, Policy, Priority, Share};
+use outlive::sched::{Arbiter, ArbiterConfig, Fair, Head, Policy, Priority, Share};
 use outlive::trace::{Event, FenceId, Record};
 use outlive::vm::{Bo, VmLocks};
 use outlive::{
-    Acquired, Cause, Charges, Executor, Fence, FenceContext, FenceError, Job, Names, Principal, QueueConfig, Signaler,
-    Syncobj, SyncobjWait, Time, Until, check,
+    Acquired, Cause, Charges, Dependency, Executor, Fence, FenceContext, FenceError, Job, Names, Principal,
+    QueueConfig, Signaler, Syncobj, SyncobjWait, Time, Until, check,
 };
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -378,6 +378,35 @@ fn charge_nobody() {
 #[test]
 fn floor_falls() {
     sees(Sabotage::FloorFalls, || assert!((share_from(10_000, 1, 1) - 0.5).abs() < 0.02));
+}
+
+#[test]
+fn lose_turn() {
+    sees(Sabotage::LoseTurn, || {
+        let rig = rig();
+        let arbiter = std::mem::ManuallyDrop::new(Arbiter::new(&rig.executor, ArbiterConfig::new(1)).unwrap());
+        let queues = ["1", "2"].map(|name| rig.queue(QueueConfig::new(name).arbiter(&arbiter)));
+        let jobs = [0, 1].map(|index| queues[index].reserve(rig.buffers(1)).unwrap().commit());
+        rig.complete(&queues[0], 1, Ok(()));
+        rig.idle();
+        assert!(ok(&jobs[1].scheduled()));
+    });
+}
+
+#[test]
+fn go_behind_error() {
+    sees(Sabotage::GoBehindError, || {
+        let rig = rig();
+        let arbiter = Arbiter::new(&rig.executor, ArbiterConfig::new(1).in_order(true)).unwrap();
+        let arbiter = std::mem::ManuallyDrop::new(arbiter);
+        let queues = ["1", "2"].map(|name| rig.queue(QueueConfig::new(name).client(1).arbiter(&arbiter)));
+        let first = queues[0].reserve(rig.buffers(1)).unwrap().commit();
+        let behind = Dependency::on(first.finished()).pipelined();
+        let second = queues[1].reserve_after(rig.buffers(2), [behind]).unwrap().commit();
+        rig.complete(&queues[0], 1, Err(FenceError::Faulted { code: 1 }));
+        rig.idle();
+        assert!(second.scheduled().is_signaled() && !ok(&second.scheduled()));
+    });
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Pools under loom: whoever waits is told, whatever else happens at that moment.
 
 use super::{Pool, PoolConfig, Ticket};
+use crate::sabotage::{self, Sabotage};
 use crate::sched::Priority;
 use crate::sync::model::{Model, race, race3};
-use crate::{Acquired, Executor};
+use crate::{Acquired, Executor, Status, Time};
 use std::vec::Vec;
 
 struct World {
@@ -38,27 +39,84 @@ fn has_it(ticket: &mut Ticket, answer: &Acquired) {
     assert_eq!(ticket.slot(0), Some(0));
 }
 
+fn give_back_against_acquire() {
+    let world = World::new();
+    let mut tickets = world.tickets(2);
+    let (mut second, mut first) = (tickets.pop().unwrap(), tickets.pop().unwrap());
+    assert!(matches!(first.acquire(), Acquired::Yes));
+    let answer = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let told = answer.clone();
+    race(
+        move || {
+            let given = second.acquire();
+            *told.lock().unwrap() = Some((second, given));
+        },
+        || first.give_back(),
+    );
+    let (mut second, given) = answer.lock().unwrap().take().unwrap();
+    has_it(&mut second, &given);
+    drop((first, second, given, tickets));
+    world.end();
+}
+
 /// One gives back while another asks.
 #[test]
 fn loom_give_back_against_acquire() {
-    Model::new("give back against acquire").check(|| {
+    Model::new("give back against acquire").check(give_back_against_acquire);
+}
+
+/// The same, where who is in line is not told.
+#[test]
+#[should_panic(expected = "forgotten")]
+fn loom_teeth_a_lease_that_nobody_is_told_of() {
+    sabotage::commit(Some(Sabotage::LoseLeaseWakeUp));
+    Model::new("teeth: a lease that nobody is told of").check(give_back_against_acquire);
+}
+
+/// Who is in line is told that its time is up while it is given the slot: it has it, or somebody else can.
+#[test]
+fn loom_give_back_against_the_end_of_patience() {
+    Model::new("give back against the end of patience").check(|| {
         let world = World::new();
         let mut tickets = world.tickets(2);
         let (mut second, mut first) = (tickets.pop().unwrap(), tickets.pop().unwrap());
         assert!(matches!(first.acquire(), Acquired::Yes));
-        let answer = std::sync::Arc::new(std::sync::Mutex::new(None));
-        let told = answer.clone();
+        let Acquired::Wait(fence) = second.acquire() else { panic!("it was taken") };
+        let executor = world.executor.clone();
         race(
             move || {
-                let given = second.acquire();
-                *told.lock().unwrap() = Some((second, given));
+                executor.advance_to(Time::from_ns(10_001_000_000));
+                executor.step();
             },
             || first.give_back(),
         );
-        let (mut second, given) = answer.lock().unwrap().take().unwrap();
-        has_it(&mut second, &given);
-        drop((first, second, given, tickets));
+        world.executor.run_until_idle();
+        assert!(fence.is_signaled());
+        match second.acquire() {
+            Acquired::Yes => assert_eq!(second.slot(0), Some(0)),
+            Acquired::Never(_) => assert!(matches!(fence.status(), Status::Signaled(Err(_)))),
+            Acquired::Wait(_) => panic!("it was told"),
+        }
+        drop((first, second, fence, tickets));
         world.end();
+    });
+}
+
+/// The handles on the pool and its holders go while a slot is given back: whoever waits has it all the same.
+#[test]
+fn loom_give_back_against_the_drop_of_handles() {
+    Model::new("give back against the drop of handles").check(|| {
+        let World { executor, pool } = World::new();
+        let holder = || pool.holder(&executor, &[0], 0, Priority::Normal).unwrap();
+        let (one, other) = (holder(), holder());
+        let (mut first, mut second) = (one.ticket().unwrap(), other.ticket().unwrap());
+        assert!(matches!(first.acquire(), Acquired::Yes));
+        let given = second.acquire();
+        race(move || drop(first), move || drop((one, other, pool)));
+        has_it(&mut second, &given);
+        drop((second, given));
+        executor.run_until_idle();
+        assert_eq!(executor.live_objects(), 0);
     });
 }
 

@@ -7,6 +7,7 @@
 
 mod ends;
 mod starts;
+mod turns;
 
 use super::disposal::{Disposal, Hardware};
 use crate::sync::model::{Model, race, race3};
@@ -62,11 +63,19 @@ struct Gpu {
     stops: bool,
     /// What `acquire` waits for.
     resource: Mutex<Option<Fence>>,
+    /// This job was handed over, or has failed, before any other is handed over.
+    ahead: Mutex<Option<JobFences>>,
 }
 
 impl Gpu {
     fn new(log: &Log) -> Self {
-        Self { log: log.clone(), held: Mutex::default(), stops: true, resource: Mutex::default() }
+        Self {
+            log: log.clone(),
+            held: Mutex::default(),
+            stops: true,
+            resource: Mutex::default(),
+            ahead: Mutex::default(),
+        }
     }
 
     fn answer(&self, token: ResetToken) {
@@ -86,8 +95,12 @@ impl Driver for Gpu {
         }
     }
 
-    fn run(&self, _cx: &mut JobCx<'_, Self>, done: Completion) {
+    fn run(&self, cx: &mut JobCx<'_, Self>, done: Completion) {
         add(&self.log.started);
+        if let Some(ahead) = self.ahead.lock().unwrap().as_ref().filter(|ahead| ahead.finished().id() != cx.info().id) {
+            let handed_over = ahead.scheduled().status() == Status::Signaled(Ok(()));
+            assert!(handed_over || ahead.finished().is_signaled(), "ahead of the one it is to be behind");
+        }
         self.held.lock().unwrap().push(done);
     }
 

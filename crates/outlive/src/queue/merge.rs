@@ -83,7 +83,7 @@ impl Dependencies {
             return Ok(());
         }
         let own = fence.header().info.as_ref().is_some_and(|info| info.same(&queue.info));
-        if own && fence.slot() == Slot::First {
+        if own && fence.slot() == Slot::First && on_error == OnError::Run {
             // It starts after its predecessors in any case.
             return Ok(());
         }

@@ -15,6 +15,7 @@ use super::deps::{self, DepNode};
 use super::job::JobCore;
 use crate::exec::node::Place;
 use crate::fence::{Fence, FenceError, Status};
+use crate::sabotage::{self, Sabotage};
 use crate::sync::atomic::Ordering;
 use core::ptr::NonNull;
 
@@ -49,6 +50,9 @@ pub(super) unsafe fn before_start(job: NonNull<JobCore>) -> Result<u32, FenceErr
         // SAFETY: in the order: not changed until reaping.
         let Some(fence) = (unsafe { deps::fence_in(at) }) else { return };
         let Status::Signaled(Err(error)) = fence.status() else { return };
+        if sabotage::is(Sabotage::GoBehindError) {
+            return;
+        }
         // SAFETY: alive with its job.
         if unsafe { at.as_ref() }.on_error() == OnError::Fail {
             failed = failed.or(Some(error));

@@ -94,10 +94,13 @@ fn play(world: &Arc<World>, menu: &'static [Act], count: usize) {
     for actor in actors {
         actor.join().unwrap();
     }
-    world.clone().end();
+    let arbiter = world.clone().end();
     hardware.ended.store(true, Ordering::SeqCst);
     // The executor's threads end once everything has; the machine goes on until then.
     crate::sync::join_spawned();
+    if let Some(status) = arbiter.map(|arbiter| arbiter.status()) {
+        assert_eq!((status.credits_free, status.ready), (world::CREDITS, 0), "all have gone");
+    }
     hardware.off.store(true, Ordering::SeqCst);
     machine.join().unwrap();
     let tokens = core::mem::take(&mut *locked(&hardware.tokens));
@@ -195,6 +198,34 @@ fn shuttle_bare_fences() {
     const MENU: &[Act] =
         &[acts::bare, acts::bare, acts::commit, acts::callback, acts::future, acts::wait, acts::forget];
     explore("bare fences", 2000, || play(&World::threads(), MENU, 4));
+}
+
+const TURNS: &[Act] = &[
+    acts::commit,
+    acts::commit,
+    acts::commit,
+    acts::commit,
+    acts::commit,
+    acts::open,
+    acts::claim,
+    acts::close,
+    acts::suspend,
+    acts::resume,
+    acts::reset,
+    acts::drop_arbiter,
+    acts::wait,
+];
+
+/// Many queues under one arbiter, which goes now and then: jobs behind each other's, queues opened and closed, shares changed.
+#[test]
+fn shuttle_turns() {
+    explore("turns", 1500, || play(&World::turns(), TURNS, 6));
+}
+
+/// The same, in rarer orders.
+#[test]
+fn shuttle_turns_by_priority() {
+    explore_by_priority("turns", 4, 1000, || play(&World::turns(), TURNS, 6));
 }
 
 const EVERYTHING: &[Act] = &[

@@ -17,6 +17,7 @@ use crate::exec::{Executor, next_id};
 use crate::mem::shared::Ref;
 use crate::mem::{AllocError, HeapBox, HeapVec, try_box, try_reserve};
 use crate::queue::turn::Caller;
+use crate::sabotage::{self, Sabotage};
 use crate::sync::{Lock, class};
 use crate::time::Time;
 use core::fmt;
@@ -272,6 +273,9 @@ impl ArbiterShared {
 
 impl State {
     fn call(&self, queue: Option<u32>) {
+        if sabotage::is(Sabotage::LoseTurn) {
+            return;
+        }
         if let Some(queue) = queue.and_then(|queue| self.callers.get(queue as usize)?.as_ref()?.upgrade()) {
             queue.poke();
         }

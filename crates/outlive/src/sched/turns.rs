@@ -22,6 +22,10 @@
 //! # Bad answers
 //! See [`policy`](super::policy).
 
+#[cfg(all(test, not(loom), not(shuttle)))]
+#[path = "turns_tests.rs"]
+mod tests;
+
 use super::Share;
 use super::policy::{Head, Policy, STARVED_AFTER};
 use crate::mem::tree::Tree;

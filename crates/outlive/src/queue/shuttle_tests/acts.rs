@@ -3,6 +3,7 @@
 use super::hardware::{Deed, Payload};
 use super::world::{Handle, World};
 use super::{clone_any, locked, ms, pick, take_any};
+use crate::sched::Priority;
 use crate::{
     Dependency, FenceContext, FenceError, Job, Names, OnError, Registration, SignalSafe, UserFence, WaitError,
 };
@@ -61,21 +62,55 @@ fn job(world: &Arc<World>, turn: Turn) -> Job<Payload> {
 
 fn dependencies(world: &World) -> Vec<Dependency> {
     let any = (0..pick(4)).filter_map(|_| world.any_fence());
-    let policy = |fence| match pick(3) {
-        0 => Dependency::on(fence),
-        1 => Dependency::on(fence).on_error(OnError::Run),
-        _ => Dependency::on(fence).on_error(OnError::Fail),
+    let policy = |fence| {
+        let on = match pick(3) {
+            0 => Dependency::on(fence),
+            1 => Dependency::on(fence).on_error(OnError::Run),
+            _ => Dependency::on(fence).on_error(OnError::Fail),
+        };
+        if pick(2) == 0 { on } else { on.pipelined() }
     };
     any.map(policy).collect()
 }
 
 pub(super) fn commit(world: &Arc<World>, turn: Turn) {
     let Some(queue) = world.queue() else { return };
-    if let Ok(reserved) = queue.reserve_after(job(world, turn), dependencies(world)) {
+    let dependencies = dependencies(world);
+    if let Ok(mut reserved) = queue.reserve_after(job(world, turn), dependencies.clone()) {
+        reserved.after = dependencies.iter().map(|on| on.fence.clone()).collect();
         if pick(8) > 0 {
             let job = reserved.commit();
+            let fails = dependencies.iter().filter(|on| on.on_error == Some(OnError::Fail));
+            let fails: Vec<_> = fails.map(|on| (job.clone(), on.fence.clone())).collect();
+            locked(&world.fails_with).extend(fails);
             locked(&world.jobs).push(job);
         }
+    }
+}
+
+/// One more queue under the arbiter.
+pub(super) fn open(world: &Arc<World>, _turn: Turn) {
+    if let Some(arbiter) = world.arbiter() {
+        world.open(&arbiter, 1 + pick(5) as u64);
+    }
+}
+
+/// Another share.
+pub(super) fn claim(world: &Arc<World>, _turn: Turn) {
+    let Some(queue) = world.queue() else { return };
+    match pick(3) {
+        0 => queue.set_priority([Priority::Low, Priority::High, Priority::Realtime][pick(3)]),
+        1 => queue.set_weight(1 + u32::try_from(pick(1_000)).unwrap()).unwrap(),
+        _ => queue.set_group(pick(3) as u64),
+    }
+}
+
+/// The arbiter's last handle, now and then.
+pub(super) fn drop_arbiter(world: &Arc<World>, _turn: Turn) {
+    if pick(4) == 0 {
+        let arbiter = world.arbiter();
+        locked(&world.handles).retain(|handle| !matches!(handle, Handle::Arbiter(_)));
+        drop(arbiter);
     }
 }
 

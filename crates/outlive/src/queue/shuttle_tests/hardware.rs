@@ -1,7 +1,10 @@
 //! The hardware, its driver, and payloads: what is given to them may end in any way, at any time.
 
 use super::{locked, ms, pick, take_any};
-use crate::{Acquired, Completion, Driver, Fence, FenceError, JobCx, ResetScope, ResetToken, Signaler, Verdict};
+use crate::fence::Slot;
+use crate::{
+    Acquired, Completion, Driver, Fence, FenceError, JobCx, ResetScope, ResetToken, Signaler, Status, Verdict,
+};
 use shuttle::sync::Mutex;
 use shuttle::thread;
 use std::boxed::Box;
@@ -72,6 +75,8 @@ pub(super) struct Payload {
     /// Done, or what it owns dropped, where the payload is dropped.
     last: Option<Deed>,
     acquired: bool,
+    /// What it depends on.
+    pub(super) after: Vec<Fence>,
 }
 
 impl Payload {
@@ -83,7 +88,7 @@ impl Payload {
             3 => Fate::NotStarted,
             _ => Fate::Later,
         };
-        Self { hardware: hardware.clone(), fate, last, acquired: false }
+        Self { hardware: hardware.clone(), fate, last, acquired: false, after: Vec::new() }
     }
 }
 
@@ -138,6 +143,11 @@ impl Driver for Gpu {
 
     fn run(&self, cx: &mut JobCx<'_, Self>, done: Completion) {
         cx.queue.enter();
+        for fence in &cx.job.after {
+            // Ended; or before it on the hardware.
+            let ahead = || fence.sibling(Slot::First).status() == Status::Signaled(Ok(()));
+            assert!(fence.is_signaled() || (fence.slot() == Slot::Finished && ahead()), "too early");
+        }
         match cx.job.fate {
             Fate::Inline => done.complete(Ok(())),
             Fate::Later => locked(&self.hardware.held).push(done),

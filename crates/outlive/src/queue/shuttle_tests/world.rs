@@ -2,8 +2,11 @@
 
 use super::hardware::{Gpu, Hardware, Ring};
 use super::{clone_any, locked, ms, pick, take_any};
+use crate::sched::{Arbiter, ArbiterConfig, Fifo, RoundRobin};
 use crate::sync::model::clock;
-use crate::{Device, DeviceConfig, Executor, Fence, JobFences, JobQueue, Pending, QueueConfig, UserFence, UserSource};
+use crate::{
+    Device, DeviceConfig, Executor, Fence, JobFences, JobQueue, Pending, QueueConfig, Status, UserFence, UserSource,
+};
 use shuttle::sync::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +18,11 @@ pub(super) enum Handle {
     Executor(#[expect(dead_code, reason = "kept to be dropped")] Executor),
     Device(Device<Gpu>),
     Queue(Arc<JobQueue<Gpu>>),
+    Arbiter(Arc<Arbiter>),
 }
+
+/// Of an arbiter.
+pub(super) const CREDITS: u32 = 3;
 
 /// What the actors share.
 pub(super) struct World {
@@ -25,6 +32,19 @@ pub(super) struct World {
     pub(super) pendings: Mutex<Vec<Arc<Pending>>>,
     pub(super) dones: Mutex<Vec<UserFence>>,
     pub(super) sources: Mutex<Vec<UserSource>>,
+    /// Jobs that fail if another does.
+    pub(super) fails_with: Mutex<Vec<(JobFences, Fence)>>,
+}
+
+fn queue_config(name: &'static str, client: u64) -> QueueConfig {
+    QueueConfig::new(name)
+        .credits(2)
+        .client(client)
+        .timeout(ms(2))
+        .drain_timeout(ms(1))
+        .suspend_limit(ms(3))
+        .bypass(pick(4) > 0)
+        .pipelined(pick(2) > 0)
 }
 
 impl World {
@@ -33,17 +53,8 @@ impl World {
         // Longer than any order lets a driver call take, or what it has on the hardware would go into quarantine.
         let config = DeviceConfig::new("shuttle").reset_watchdog(ms(1000)).cancel_grace(ms(1));
         let device = Device::with_config(&executor, config, Gpu { hardware: hardware.clone() }).unwrap();
-        let queue = |name, client| {
-            let config = QueueConfig::new(name)
-                .credits(2)
-                .client(client)
-                .timeout(ms(2))
-                .drain_timeout(ms(1))
-                .suspend_limit(ms(3))
-                .bypass(pick(4) > 0)
-                .pipelined(pick(2) > 0);
-            Handle::Queue(Arc::new(device.queue(config, Ring::default()).unwrap()))
-        };
+        let queue =
+            |name, client| Handle::Queue(Arc::new(device.queue(queue_config(name, client), Ring::default()).unwrap()));
         let handles = Vec::from([queue("a", 1), queue("b", 2), Handle::Device(device), Handle::Executor(executor)]);
         Arc::new(Self {
             hardware,
@@ -52,7 +63,38 @@ impl World {
             pendings: Mutex::default(),
             dones: Mutex::default(),
             sources: Mutex::default(),
+            fails_with: Mutex::default(),
         })
+    }
+
+    /// Four queues under an arbiter instead, of some policy.
+    pub(super) fn turns() -> Arc<Self> {
+        let world = Self::threads();
+        let executor = world.executor().unwrap();
+        let config = ArbiterConfig::new(CREDITS).queues(8).in_order(pick(4) > 0);
+        let arbiter = match pick(3) {
+            0 => Arbiter::with_policy(&executor, config, Fifo::default()),
+            1 => Arbiter::with_policy(&executor, config, RoundRobin::default()),
+            _ => Arbiter::new(&executor, config),
+        };
+        let arbiter = Arc::new(arbiter.unwrap());
+        locked(&world.handles).push(Handle::Arbiter(arbiter.clone()));
+        (1..5).for_each(|client| world.open(&arbiter, client));
+        world
+    }
+
+    /// One queue more under the arbiter, if it still takes any.
+    pub(super) fn open(&self, arbiter: &Arbiter, client: u64) {
+        let Some(device) = self.device() else { return };
+        if let Ok(queue) = device.queue(queue_config("turn", client).arbiter(arbiter), Ring::default()) {
+            locked(&self.handles).push(Handle::Queue(Arc::new(queue)));
+        }
+    }
+
+    pub(super) fn arbiter(&self) -> Option<Arc<Arbiter>> {
+        let arbiter =
+            |handle: &Handle| if let Handle::Arbiter(arbiter) = handle { Some(arbiter.clone()) } else { None };
+        locked(&self.handles).iter().find_map(arbiter)
     }
 
     pub(super) fn threads() -> Arc<Self> {
@@ -94,7 +136,9 @@ impl World {
     }
 
     /// Lets every handle go, sees that all came to an end, and that nothing is left.
-    pub(super) fn end(self: Arc<Self>) {
+    /// Returns the arbiter, now and then.
+    pub(super) fn end(self: Arc<Self>) -> Option<Arc<Arbiter>> {
+        let arbiter = self.arbiter().filter(|_| pick(2) == 0);
         loop {
             let Some(handle) = take_any(&self.handles) else { break };
             drop(handle);
@@ -118,6 +162,11 @@ impl World {
                 None => {}
             }
         }
+        for (job, other) in locked(&self.fails_with).drain(..) {
+            let (went, fence) = (job.finished().status(), other.status());
+            assert!(went != Status::Signaled(Ok(())) || fence == went, "{job:?} went well, and depends on {other:?}");
+        }
+        arbiter
     }
 
     /// Drops all that is shared, also what callbacks and payloads still leave here.
