@@ -81,8 +81,9 @@ A script has one operation per line; `space` comes first, `#` starts a comment:
 
 Exit code 1 if a line was refused, 2 if one cannot be read.
 
-Example:
-  outlive vm replay script.txt";
+Examples:
+  outlive vm replay script.txt
+  outlive vm replay script.txt --page-tables";
 
 /// GPU job scheduling, fences and address spaces that are right by construction.
 #[derive(Debug, Clone, Parser)]
@@ -130,6 +131,9 @@ pub enum VmCommand {
         /// The script
         #[arg(value_name = "SCRIPT")]
         script: PathBuf,
+        /// Let a simulated device follow, and print what its page tables hold, at each `dump` and at the end
+        #[arg(long)]
+        page_tables: bool,
     },
 }
 

@@ -34,7 +34,9 @@ pub fn main(args: impl Iterator<Item = OsString>) -> Exit {
     let done = args::parse(args.collect()).and_then(|parsed| match parsed {
         Parsed::Say(text) => output::print(&text).map(|()| Exit::Ok),
         Parsed::Do(Command::Devices) => output::print(&devices::list()).map(|()| Exit::Ok),
-        Parsed::Do(Command::Vm(VmArgs { command: VmCommand::Replay { script } })) => vm_replay::run(&script),
+        Parsed::Do(Command::Vm(VmArgs { command: VmCommand::Replay { script, page_tables } })) => {
+            vm_replay::run(&script, page_tables)
+        }
         Parsed::Do(Command::Run(args)) => run::run(&args),
         Parsed::Do(Command::Replay(args)) => replay::run(&args),
     });

@@ -21,10 +21,14 @@ dump
 ";
 
 fn replay(script: &str) -> Output {
+    replay_with(script, &[])
+}
+
+fn replay_with(script: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().expect("a folder for the test");
     fs::write(folder.path().join("s.txt"), script).expect("the folder takes files");
     let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
-    let output = command.args(["vm", "replay", "s.txt"]).current_dir(folder.path()).output();
+    let output = command.args(["vm", "replay", "s.txt"]).args(arguments).current_dir(folder.path()).output();
     assert_eq!(fs::read_dir(folder.path()).expect("the folder is there").count(), 1, "nothing is written");
     output.expect("the command starts")
 }
@@ -80,4 +84,59 @@ fn a_hundred_thousand_lines_take_no_longer_than_they_must() {
     let stdout = text(output.stdout);
     assert_eq!(stdout.matches("\"op\":\"unmap\"").count(), 100_000);
     assert!(stdout.ends_with("\"mappings\":[]}\n"));
+}
+
+/// Of all lines printed, what the device holds.
+fn page_tables(script: &str) -> Vec<String> {
+    let output = replay_with(script, &["--page-tables"]);
+    let stdout = text(output.stdout);
+    stdout.lines().filter_map(|line| Some(line.split_once(r#""page_tables":"#)?.1.to_owned())).collect()
+}
+
+#[test]
+fn a_simulated_device_follows_with_pages_as_large_as_may_be() {
+    let script = "\
+space 0x0 0x8000000000
+bo a 0x600000
+bo b 0x10000
+map 0x200000 0x400000 a 0x0
+dump
+unmap 0x213000 0x1000
+map 0x800000 0x20000 b 0x0 repeat=0x10000
+dump
+protect 0x400000 0x200000 read-only
+map 0x213000 0x1000 a 0x13000
+unmap 0x220000 0x1e0000
+close-bo b
+";
+    let held = page_tables(script);
+    assert_eq!(held.len(), 3, "two dumps, and the end");
+    assert_eq!(held[0], r#"[{"va":"0x200000","len":"0x400000","page":"0x200000","bo":"a","offset":"0x0"}]}"#);
+    let after = r#"[{"va":"0x200000","len":"0x10000","page":"0x10000","bo":"a","offset":"0x0"},{"va":"0x210000","len":"0x3000","page":"0x1000","bo":"a","offset":"0x10000"},{"va":"0x214000","len":"0xc000","page":"0x1000","bo":"a","offset":"0x14000"},{"va":"0x220000","len":"0x1e0000","page":"0x10000","bo":"a","offset":"0x20000"},{"va":"0x400000","len":"0x200000","page":"0x200000","bo":"a","offset":"0x200000"},{"va":"0x800000","len":"0x10000","page":"0x10000","bo":"b","offset":"0x0"},{"va":"0x810000","len":"0x10000","page":"0x10000","bo":"b","offset":"0x0"}]}"#;
+    assert_eq!(held[1], after);
+    let end = r#"[{"va":"0x200000","len":"0x10000","page":"0x10000","bo":"a","offset":"0x0"},{"va":"0x210000","len":"0x10000","page":"0x1000","bo":"a","offset":"0x10000"},{"va":"0x400000","len":"0x200000","page":"0x200000","bo":"a","offset":"0x200000","read_only":true}]}"#;
+    assert_eq!(held[2], end);
+}
+
+/// What the device cannot do is refused, and undone; what the command prints without it stays the same.
+#[test]
+fn what_the_simulated_device_cannot_hold_is_refused() {
+    let script = "\
+space 0x0 0x1000000000000
+bo a 0x400000
+batch
+map 0x0 0x400000 a 0x0
+map 0x200000 0x1000 a 0x0
+map 0x8000000000 0x1000 a 0x0
+end
+";
+    let output = replay_with(script, &["--page-tables"]);
+    assert_eq!(output.status.code(), Some(1));
+    let stdout = text(output.stdout);
+    let why = "the simulated device's page tables reach addresses below 0x8000000000, not 0x8000000000";
+    assert_eq!(stdout, format!("{{\"line\":6,\"error\":\"{why}\"}}\n{{\"line\":7,\"page_tables\":[]}}\n"));
+    let without = text(replay(EXAMPLE).stdout);
+    let with = text(replay_with(EXAMPLE, &["--page-tables"]).stdout);
+    let steps: Vec<_> = with.lines().filter(|line| !line.contains("page_tables")).collect();
+    assert_eq!(steps, without.lines().collect::<Vec<_>>());
 }

@@ -3,7 +3,7 @@
 use core::fmt::Write;
 
 use outlive::vm::{self, BoId, Flags, Source};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// One mapping.
 #[derive(Debug, Serialize)]
@@ -21,6 +21,56 @@ pub(super) struct Mapping {
     phase: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
     read_only: bool,
+}
+
+/// A page as the device holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) va: u64,
+    /// Its size.
+    pub(super) page: u64,
+    /// Where in its BO it starts.
+    pub(super) offset: u64,
+    pub(super) read_only: bool,
+}
+
+/// Pages alike that go on from each other.
+#[derive(Debug, Serialize)]
+pub(super) struct Pages {
+    #[serde(serialize_with = "as_hex")]
+    va: u64,
+    #[serde(serialize_with = "as_hex")]
+    len: u64,
+    /// The size of each.
+    #[serde(serialize_with = "as_hex")]
+    page: u64,
+    bo: String,
+    #[serde(serialize_with = "as_hex")]
+    offset: u64,
+    #[serde(skip_serializing_if = "is_false")]
+    read_only: bool,
+}
+
+impl Pages {
+    pub(super) const fn new(first: Page, bo: String) -> Self {
+        let Page { va, page, offset, read_only } = first;
+        Self { va, len: page, page, bo, offset, read_only }
+    }
+
+    /// Takes a page of the same BO in that goes on from these.
+    pub(super) const fn take(&mut self, next: Page) -> bool {
+        let goes_on = next.va == self.va + self.len && next.offset == self.offset + self.len;
+        let alike = next.page == self.page && next.read_only == self.read_only;
+        if goes_on && alike {
+            self.len += next.page;
+        }
+        goes_on && alike
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn as_hex<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&hex(*value))
 }
 
 /// One step; the order of fields is that of the contract.
@@ -55,7 +105,15 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mappings: Option<&'a [Mapping]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    page_tables: Option<&'a [Pages]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+}
+
+impl Line<'_> {
+    const fn new(line: usize) -> Self {
+        Self { line, steps: None, mappings: None, page_tables: None, error: None }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
@@ -99,17 +157,22 @@ pub(super) fn step(step: &vm::Step, name: &impl Fn(BoId) -> String) -> Step {
 
 /// A line that was carried out.
 pub(super) fn steps(out: &mut String, line: usize, steps: &[Step]) {
-    write(out, &Line { line, steps: Some(steps), mappings: None, error: None });
+    write(out, &Line { steps: Some(steps), ..Line::new(line) });
 }
 
 /// A dump.
 pub(super) fn mappings(out: &mut String, line: usize, mappings: &[Mapping]) {
-    write(out, &Line { line, steps: None, mappings: Some(mappings), error: None });
+    write(out, &Line { mappings: Some(mappings), ..Line::new(line) });
+}
+
+/// What the device holds.
+pub(super) fn page_tables(out: &mut String, line: usize, held: &[Pages]) {
+    write(out, &Line { page_tables: Some(held), ..Line::new(line) });
 }
 
 /// A line that was refused.
 pub(super) fn error(out: &mut String, line: usize, why: &str) {
-    write(out, &Line { line, steps: None, mappings: None, error: Some(why) });
+    write(out, &Line { error: Some(why), ..Line::new(line) });
 }
 
 fn write(out: &mut String, line: &Line<'_>) {

@@ -13,18 +13,22 @@ use crate::output;
 mod json;
 mod replay;
 mod script;
+mod tables;
 #[cfg(test)]
 mod tests;
 
-/// Replays the script at `path` and prints one JSON object for each line that does something.
+/// Replays the script at `path` and prints one JSON object for each line that does something; with `page_tables`, also what the
+/// simulated device's page tables hold, with each dump and at the end.
 ///
 /// # Errors
 ///
 /// The script cannot be read, or standard output not be written.
-pub fn run(path: &Path) -> Result<Exit, Stop> {
+pub fn run(path: &Path, page_tables: bool) -> Result<Exit, Stop> {
     let (file, text) = read_text(path, "an address-space script")?;
     let script = script::Script::parse(&file, &text)?;
-    let (printed, refused) = replay::replay(&script);
+    let tables = page_tables.then(tables::Tables::new).transpose();
+    let tables = tables.map_err(|error| Stop::bad_input(error.to_string()))?;
+    let (printed, refused) = replay::replay(&script, tables);
     output::print(&printed)?;
     Ok(if refused == 0 { Exit::Ok } else { Exit::Failed })
 }

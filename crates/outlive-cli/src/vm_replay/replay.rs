@@ -8,6 +8,7 @@ use outlive::vm::{
 
 use super::json;
 use super::script::{Behind, Change, Line, Script};
+use super::tables::Tables;
 
 /// The page size of a script that says none.
 const PAGE: u64 = 0x1000;
@@ -15,11 +16,13 @@ const PAGE: u64 = 0x1000;
 /// A BO is kept with its name.
 type Vm = Space<String>;
 
-/// What `script` prints, and how many of its lines were refused.
-pub(super) fn replay(script: &Script) -> (String, usize) {
-    let mut replay = Replay { space: None, bos: BTreeMap::new() };
+/// What `script` prints, and how many of its lines were refused. With `tables`, a device's page tables follow it, and are
+/// printed with each dump and at the end.
+pub(super) fn replay(script: &Script, tables: Option<Tables>) -> (String, usize) {
+    let mut replay = Replay { space: None, bos: BTreeMap::new(), tables };
     let (mut printed, mut refused) = (String::new(), 0);
-    for (number, line) in &script.lines {
+    for (at, (number, line)) in script.lines.iter().enumerate() {
+        let is_dump = matches!(line, Line::Dump);
         match replay.line(line) {
             Ok(Said::Nothing) => {}
             Ok(Said::Steps(steps)) => json::steps(&mut printed, *number, &steps),
@@ -28,6 +31,11 @@ pub(super) fn replay(script: &Script) -> (String, usize) {
                 refused += 1;
                 json::error(&mut printed, line.unwrap_or(*number), &why);
             }
+        }
+        if let (Some(tables), Some(space)) = (&replay.tables, &replay.space)
+            && (is_dump || at + 1 == script.lines.len())
+        {
+            json::page_tables(&mut printed, *number, &tables.held(&names(space)));
         }
     }
     (printed, refused)
@@ -50,15 +58,21 @@ fn refuse(why: impl ToString) -> Refused {
     Refused { line: None, why: why.to_string() }
 }
 
+fn no_space() -> Refused {
+    refuse("there is no address space: the line with `space` was refused")
+}
+
 /// A space and what belongs to it.
 struct Replay {
     space: Option<Vm>,
     bos: BTreeMap<String, BoId>,
+    /// A device's, if wanted.
+    tables: Option<Tables>,
 }
 
 impl Replay {
     fn space(&mut self) -> Result<&mut Vm, Refused> {
-        self.space.as_mut().ok_or_else(|| refuse("there is no address space: the line with `space` was refused"))
+        self.space.as_mut().ok_or_else(no_space)
     }
 
     fn line(&mut self, line: &Line) -> Result<Said, Refused> {
@@ -111,6 +125,10 @@ impl Replay {
             return Err(refuse(format_args!("there is a BO `{name}` already: close it first, or choose another name")));
         }
         let bo = space.open_bo(size, name.to_owned()).map_err(|refused: OpenRefused<String>| refuse(refused))?;
+        if let Some(Err(unheld)) = self.tables.as_mut().map(|tables| tables.open(bo, size)) {
+            let _closed = self.space()?.close_bo(bo);
+            return Err(refuse(unheld));
+        }
         self.bos.insert(name.to_owned(), bo);
         Ok(Said::Nothing)
     }
@@ -129,7 +147,8 @@ impl Replay {
                 }
             }
         }
-        let space = self.space()?;
+        let Self { space, tables, .. } = self;
+        let space = space.as_mut().ok_or_else(no_space)?;
         let at_fault = |PlanError { request, rule }: PlanError| Refused {
             line: changes.get(request).map(|(line, _)| *line),
             why: rule.to_string(),
@@ -138,7 +157,17 @@ impl Replay {
         if let Some(unknown) = unknown {
             return Err(unknown);
         }
-        let done = plan.commit();
+        let done = match tables {
+            None => plan.commit(),
+            Some(tables) => {
+                let steps: Vec<_> = (0..changes.len()).map(|request| plan.steps_of(request)).collect();
+                let line = |step| {
+                    steps.iter().zip(changes).find(|(steps, _)| steps.contains(&step)).map(|(_, (line, _))| *line)
+                };
+                plan.apply(tables)
+                    .map_err(|undone| Refused { line: line(undone.step), why: undone.error.to_string() })?
+            }
+        };
         Ok(Said::Steps(done.steps().iter().map(|step| json::step(step, &names(space))).collect()))
     }
 
@@ -177,9 +206,13 @@ impl Replay {
         let unmap = |mapping: Mapping<&()>| Step::Unmap { mapping: copy(&mapping), keep: false };
         let mut steps: Vec<_> = space.clearing(&to_clear).map(unmap).collect();
         steps.sort_by_key(|step| step.changes().base());
+        let gone: Vec<_> = steps.iter().map(|step| *step.mapping()).collect();
         let steps = steps.iter().map(|step| json::step(step, &|_| name.to_owned())).collect();
-        // There are no page tables here that could still hold them.
-        let cleared = space.cleared(to_clear, drop);
+        if let Some(tables) = &mut self.tables {
+            tables.close(bo, &gone);
+        }
+        // No page tables hold them any more.
+        let cleared = self.space()?.cleared(to_clear, drop);
         debug_assert!(cleared.is_ok(), "it came from this space");
         self.bos.remove(name);
         Ok(Said::Steps(steps))

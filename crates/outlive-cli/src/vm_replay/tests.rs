@@ -7,7 +7,7 @@ const HEAD: &str = "space 0x0 0x1000000000000\n";
 
 fn printed(text: &str) -> (String, usize) {
     let script = Script::parse("s.txt", text).map_err(|error| error.to_string());
-    replay(&script.unwrap())
+    replay(&script.unwrap(), None)
 }
 
 /// `lines` after a head of one line print `wanted`, with nothing refused.

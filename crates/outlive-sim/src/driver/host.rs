@@ -333,6 +333,7 @@ impl SimHost {
         let checkers = core::mem::take(&mut machine.checkers);
         let mut audit = checkers.finish();
         machine.books.finish(&mut audit);
+        audit.stale_translations = machine.memory.translation_hits().1;
         audit.leases_leaked += leaked.leases_leaked;
         audit.violations.append(&mut leaked.violations);
         audit

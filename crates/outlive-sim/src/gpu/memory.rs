@@ -12,7 +12,8 @@ use core::fmt;
 use core::ops::Range;
 
 use super::observe::{Observation, Tap};
-use super::types::{DomainId, OwnerId, PageId};
+use super::translation_cache::TranslationCache;
+use super::types::{DomainId, OwnerId, PageId, Va};
 
 /// Bytes in a page.
 pub const PAGE_BYTES: usize = 4096;
@@ -104,6 +105,7 @@ pub struct Memory {
     /// Numbers of owners that are gone, and charged nothing any more.
     free_owners: Vec<OwnerId>,
     tap: Tap,
+    translations: TranslationCache,
 }
 
 impl Memory {
@@ -114,7 +116,8 @@ impl Memory {
     /// [`MemoryError::OutOfHostMemory`].
     pub fn new(system_bytes: u64) -> Result<Self, MemoryError> {
         let (domains, owners, free_owners) = (Vec::new(), Vec::new(), Vec::new());
-        let mut memory = Self { domains, owners, free_owners, tap: Tap::default() };
+        let (tap, translations) = (Tap::default(), TranslationCache::default());
+        let mut memory = Self { domains, owners, free_owners, tap, translations };
         memory.add_domain(system_bytes)?;
         Ok(memory)
     }
@@ -339,6 +342,42 @@ impl Memory {
         &mut self.tap
     }
 
+    #[inline]
+    pub(crate) const fn translations(&self) -> &TranslationCache {
+        &self.translations
+    }
+
+    /// Makes the device forget its translations of `[va, va + len_bytes)` in the address space whose root table is `root`.
+    /// Done when it returns.
+    pub fn flush_translations(&self, root: PageId, va: Va, len_bytes: u64) {
+        self.translations.flush(root, va, len_bytes);
+    }
+
+    /// How often a device used a translation that it remembered, and how often that was not what its page tables said.
+    #[must_use]
+    pub fn translation_hits(&self) -> (u64, u64) {
+        let (hits, stale, _) = self.translations.figures();
+        (hits, stale)
+    }
+
+    /// `pages` zeroed pages that lie side by side, aligned to their number, which is 16 or 512 (or 1).
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::allocate`]; [`MemoryError::OutOfPages`] also if there are as many, but not side by side.
+    pub fn allocate_run(&mut self, domain: DomainId, owner: OwnerId, pages: u32) -> Result<PageId, MemoryError> {
+        if pages == 1 {
+            return self.allocate(domain, owner);
+        }
+        let free = self.free_pages(domain);
+        let room = self.domains.get_mut(usize::from(domain.0)).ok_or(MemoryError::NoSuchPage)?;
+        let first = room.bring_run_up(pages).ok_or(MemoryError::OutOfPages { domain, wanted: pages, free })?;
+        for _ in 0..pages {
+            self.allocate(domain, owner)?;
+        }
+        Ok(PageId { domain, index: first })
+    }
+
     fn meta(&self, page: PageId) -> Option<&Page> {
         self.domains.get(usize::from(page.domain.0))?.pages.get(index(page.index))
     }
@@ -354,6 +393,28 @@ impl Domain {
     fn free_pages(&self) -> u32 {
         let untouched = self.pages_max - u32::try_from(self.pages.len()).unwrap_or(self.pages_max);
         untouched + u32::try_from(self.free.len()).unwrap_or(0)
+    }
+
+    /// Sees to it that the next pages taken are an aligned run, in order: puts them on top of the free list.
+    fn bring_run_up(&mut self, pages: u32) -> Option<u32> {
+        let is_free = |at: u32| self.pages.get(index(at)).is_none_or(|page| page.holders == 0);
+        let mut first = 0;
+        while first + pages <= self.pages_max && !(first..first + pages).all(is_free) {
+            first += pages;
+        }
+        if first + pages > self.pages_max {
+            return None;
+        }
+        // Pages never handed out up to its end are as if given back.
+        while self.pages.len() < index(first + pages) {
+            let at = u32::try_from(self.pages.len()).ok()?;
+            self.pages.push(Page { owner: OwnerId(0), holders: 0, generation: 0 });
+            self.bytes.resize(self.bytes.len() + PAGE_BYTES, 0);
+            self.free.push(at);
+        }
+        self.free.retain(|at| !(first..first + pages).contains(at));
+        self.free.extend((first..first + pages).rev());
+        Some(first)
     }
 
     /// A page off the free list, else the next one never used; zeroed. Allocates nothing: the room was reserved.

@@ -3,22 +3,25 @@
 //! Three levels of one page each, 512 entries of eight bytes, reach 39 bits of address. An entry:
 //!
 //! ```text
-//!  63            52 51                             12 11      3   2     1     0
-//! +----------------+---------------------------------+---------+-----+-----+-----+
-//! |  must be zero  |  page number in its memory      | zero    | SYS | WR  | VAL |
-//! +----------------+---------------------------------+---------+-----+-----+-----+
+//!  63            52 51                             12 11     6   5     4     3     2     1     0
+//! +----------------+---------------------------------+--------+-----+-----+-----+-----+-----+-----+
+//! |  must be zero  |  page number in its memory      | zero   | CAC | GRP | BLK | SYS | WR  | VAL |
+//! +----------------+---------------------------------+--------+-----+-----+-----+-----+-----+-----+
 //! ```
 //!
 //! `VAL` (bit 0): the entry means something. `WR` (bit 1): a leaf may be written. `SYS` (bit 2): the page lies in system
 //! memory, else in the device's own. Upper levels hold `VAL` and the number of the next table, in the device's memory.
-//! Bits 3 to 11 are kept free for larger pages.
+//! `BLK` (bit 3): this entry of the second level is a leaf, for a page of 2 MiB. `GRP` (bit 4): this leaf and the fifteen others
+//! of its aligned group are a page of 64 KiB. `CAC` (bit 5): the device may keep what this leaf says in its translation cache until
+//! that is flushed ([`super::translation_cache`]); without it, it looks each time.
 //!
 //! Example: the leaf `0x0000_0000_0002_a007` is valid (1), writable (2), in system memory (4), page number 0x2a. Address
 //! `0x12_3456_7890` uses entry 0x48 of the root (bits 38..30: `0x12_3456_7890 >> 30`), entry 0x1a2 of the second level
 //! (bits 29..21), entry 0x167 of the third (bits 20..12), and byte 0x890 of the page.
 //!
-//! The host writes entries with [`AddressSpace`]; only [`walk`] reads them for the device. There is no cache between: a
-//! cleared entry is seen by the next access.
+//! The host writes entries with [`AddressSpace`], page by page here and by ranges in `large_pages`; only [`walk`] and
+//! `translate` read them for the device. What [`AddressSpace::map`] maps is never cached: a cleared entry is seen by the next
+//! access.
 
 use core::fmt;
 
@@ -30,14 +33,17 @@ pub const LEVELS: usize = 3;
 /// First address that the tables cannot reach.
 pub const VA_END: u64 = 1 << 39;
 
-const VALID: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
+pub(super) const VALID: u64 = 1;
+pub(super) const WRITABLE: u64 = 1 << 1;
 const SYSTEM: u64 = 1 << 2;
-const NUMBER_SHIFT: u32 = 12;
-const NUMBER_MASK: u64 = 0xffff_ffff;
+pub(super) const BLOCK: u64 = 1 << 3;
+pub(super) const GROUP: u64 = 1 << 4;
+pub(super) const CACHED: u64 = 1 << 5;
+pub(super) const NUMBER_SHIFT: u32 = 12;
+pub(super) const NUMBER_MASK: u64 = 0xffff_ffff;
 const SPARE: u64 = !(VALID | WRITABLE | SYSTEM | (NUMBER_MASK << NUMBER_SHIFT));
-const ENTRY_BYTES: usize = 8;
-const ENTRIES: usize = PAGE_BYTES / ENTRY_BYTES;
+pub(super) const ENTRY_BYTES: usize = 8;
+pub(super) const ENTRIES: usize = PAGE_BYTES / ENTRY_BYTES;
 const PAGE_MASK: u64 = 0xfff;
 
 /// What a mapping allows.
@@ -97,7 +103,16 @@ pub struct Walk {
 /// The fault, which carries the address.
 #[inline]
 pub fn walk(memory: &Memory, root: PageId, va: Va, access: Access) -> Result<Walk, Fault> {
-    let found = descend(memory, root, va).and_then(|(tables, entry)| Ok((tables, leaf(entry, root.domain, access)?)));
+    if let Some(page) = remembered(memory, root, va, access) {
+        return Ok(Walk { page, tables: [root; LEVELS] });
+    }
+    let found = descend(memory, root, va).and_then(|(tables, entry)| {
+        let page = leaf(entry, root.domain, access)?;
+        if entry & CACHED != 0 {
+            remember(memory, root, va);
+        }
+        Ok((tables, page))
+    });
     match found {
         Ok(([second, third], page)) => {
             let table = |index| PageId { domain: root.domain, index };
@@ -110,8 +125,82 @@ pub fn walk(memory: &Memory, root: PageId, va: Va, access: Access) -> Result<Wal
 /// As [`walk`], for those who do not ask which tables were on the way.
 #[inline]
 pub(crate) fn translate(memory: &Memory, root: PageId, va: Va, access: Access) -> Result<PageId, Fault> {
-    let found = descend(memory, root, va).and_then(|(_, entry)| leaf(entry, root.domain, access));
+    if let Some(page) = remembered(memory, root, va, access) {
+        return Ok(page);
+    }
+    let found = descend(memory, root, va).and_then(|(_, entry)| {
+        let page = leaf(entry, root.domain, access)?;
+        if entry & CACHED != 0 {
+            remember(memory, root, va);
+        }
+        Ok(page)
+    });
     found.map_err(|reason| Fault { va, access, reason })
+}
+
+/// What the translation cache says. Counted as stale if that is not what the tables say.
+#[inline]
+fn remembered(memory: &Memory, root: PageId, va: Va, access: Access) -> Option<PageId> {
+    let page = memory.translations().look(root, va, access)?;
+    let now = descend(memory, root, va).and_then(|(_, entry)| leaf(entry, root.domain, access));
+    if now != Ok(page) {
+        memory.translations().was_stale(va);
+    }
+    Some(page)
+}
+
+/// Puts what was found for `va` into the translation cache.
+#[cold]
+fn remember(memory: &Memory, root: PageId, va: Va) {
+    if let Some(span) = span_at(memory, root, va) {
+        memory.translations().remember(root, span);
+    }
+}
+
+/// The page at `va` as a whole.
+fn span_at(memory: &Memory, root: PageId, va: Va) -> Option<PageSpan> {
+    let local = memory.local(root.domain)?;
+    let second = table(local.load_u64(root.index, slot(va, 0) * ENTRY_BYTES)?).ok()?;
+    let entry = local.load_u64(second, slot(va, 1) * ENTRY_BYTES)?;
+    let (entry, pages) = if entry & (VALID | BLOCK) == VALID | BLOCK {
+        (in_block(entry, va), 512)
+    } else {
+        let leaf = local.load_u64(table(entry).ok()?, slot(va, 2) * ENTRY_BYTES)?;
+        (leaf & !GROUP, if leaf & GROUP == 0 { 1 } else { 16 })
+    };
+    let page = target(entry & !CACHED, root.domain).ok()?;
+    // CAST: less than 512.
+    let into = ((va.0 >> 12) % u64::from(pages)) as u32;
+    let start = Va((va.0 & !PAGE_MASK) - u64::from(into) * PAGE_BYTES as u64);
+    let first = PageId { index: page.index.checked_sub(into)?, ..page };
+    Some(PageSpan { start, pages, first, writable: entry & WRITABLE != 0 })
+}
+
+/// One page of any size: addresses, and the memory behind them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageSpan {
+    start: Va,
+    /// In small pages.
+    pages: u32,
+    first: PageId,
+    pub(crate) writable: bool,
+}
+
+impl PageSpan {
+    pub(super) const fn has(self, va: Va) -> bool {
+        self.overlaps(va, 1)
+    }
+
+    pub(super) const fn overlaps(self, va: Va, len_bytes: u64) -> bool {
+        let end = self.start.0 + self.pages as u64 * PAGE_BYTES as u64;
+        self.start.0 < va.0.saturating_add(len_bytes) && va.0 < end
+    }
+
+    /// The small page at `va`, which lies inside.
+    pub(super) const fn page_at(self, va: Va) -> PageId {
+        // CAST: less than 512.
+        PageId { index: self.first.index + ((va.0 - self.start.0) >> 12) as u32, ..self.first }
+    }
 }
 
 /// The second and the third table on the way to `va`, and the leaf.
@@ -123,8 +212,18 @@ fn descend(memory: &Memory, root: PageId, va: Va) -> Result<([u32; LEVELS - 1], 
     let local = memory.local(root.domain).ok_or(FaultReason::BadEntry)?;
     let load = |table, level| local.load_u64(table, slot(va, level) * ENTRY_BYTES).ok_or(FaultReason::BadEntry);
     let second = table(load(root.index, 0)?)?;
-    let third = table(load(second, 1)?)?;
-    Ok(([second, third], load(third, 2)?))
+    let entry = load(second, 1)?;
+    if entry & (VALID | BLOCK) == VALID | BLOCK {
+        return Ok(([second, second], in_block(entry, va)));
+    }
+    let third = table(entry)?;
+    Ok(([second, third], load(third, 2)? & !GROUP))
+}
+
+/// The leaf that a table of small pages would have for `va` in the place of a block.
+const fn in_block(entry: u64, va: Va) -> u64 {
+    // CAST: nine bits.
+    (entry & !BLOCK) + (((va.0 >> 12) % 512) << NUMBER_SHIFT)
 }
 
 /// The table, in the device's own memory, that an entry of an upper level names.
@@ -141,7 +240,7 @@ const fn table(entry: u64) -> Result<u32, FaultReason> {
 /// The page that a leaf names, if it allows the access.
 #[inline]
 fn leaf(entry: u64, local: DomainId, access: Access) -> Result<PageId, FaultReason> {
-    let page = target(entry, local)?;
+    let page = target(entry & !CACHED, local)?;
     if access.writes() && entry & WRITABLE == 0 {
         return Err(FaultReason::ReadOnly);
     }
@@ -150,7 +249,7 @@ fn leaf(entry: u64, local: DomainId, access: Access) -> Result<PageId, FaultReas
 
 /// Which of the 512 entries of a table of `level` is for `va`.
 #[inline]
-fn slot(va: Va, level: usize) -> usize {
+pub(super) fn slot(va: Va, level: usize) -> usize {
     let shift = 30 - 9 * level;
     // CAST: nine bits.
     (va.0 >> shift) as usize % ENTRIES
@@ -158,7 +257,7 @@ fn slot(va: Va, level: usize) -> usize {
 
 /// The page that an entry names.
 #[inline]
-fn target(entry: u64, local: DomainId) -> Result<PageId, FaultReason> {
+pub(super) fn target(entry: u64, local: DomainId) -> Result<PageId, FaultReason> {
     if entry & VALID == 0 {
         return Err(FaultReason::NotMapped);
     }
@@ -207,8 +306,10 @@ impl core::error::Error for MapError {}
 #[must_use = "its tables are freed only by `destroy`"]
 pub struct AddressSpace {
     root: PageId,
-    owner: OwnerId,
-    tables: u32,
+    pub(super) owner: OwnerId,
+    pub(super) tables: u32,
+    /// Put aside; part of `tables`.
+    pub(super) spare: Vec<PageId>,
 }
 
 impl AddressSpace {
@@ -219,7 +320,7 @@ impl AddressSpace {
     /// As [`Memory::allocate`].
     pub fn new(memory: &mut Memory, domain: DomainId, owner: OwnerId) -> Result<Self, MemoryError> {
         let root = memory.allocate(domain, owner)?;
-        Ok(Self { root, owner, tables: 1 })
+        Ok(Self { root, owner, tables: 1, spare: Vec::new() })
     }
 
     /// The root table, which the device is told.
@@ -268,9 +369,7 @@ impl AddressSpace {
         if memory.load_u64(table, at).is_some_and(|entry| entry & VALID != 0) {
             return Err(MapError::Occupied(va));
         }
-        let system = if page.domain == DomainId::SYSTEM { SYSTEM } else { 0 };
-        let writable = if protection == Protection::ReadWrite { WRITABLE } else { 0 };
-        let entry = VALID | writable | system | (u64::from(page.index) << NUMBER_SHIFT);
+        let entry = leaf_entry(page, protection);
         memory.store_u64(table, at, entry).ok_or(MapError::Memory(MemoryError::NoSuchPage))
     }
 
@@ -294,6 +393,9 @@ impl AddressSpace {
     pub fn destroy(self, memory: &mut Memory) -> Result<(), MemoryError> {
         let mut tables = alloc::vec![(self.root, 0)];
         let mut result = Ok(());
+        for table in self.spare {
+            result = result.and(memory.free(table));
+        }
         while let Some((table, level)) = tables.pop() {
             if level + 1 < LEVELS {
                 push_children(memory, table, level, &mut tables);
@@ -304,7 +406,7 @@ impl AddressSpace {
     }
 
     /// The last-level table for `va`, made if it is missing.
-    fn leaf_table(&mut self, memory: &mut Memory, va: Va) -> Result<PageId, MapError> {
+    pub(super) fn leaf_table(&mut self, memory: &mut Memory, va: Va) -> Result<PageId, MapError> {
         let mut table = self.root;
         for level in 0..LEVELS - 1 {
             let at = slot(va, level) * ENTRY_BYTES;
@@ -313,14 +415,35 @@ impl AddressSpace {
                 table = next;
                 continue;
             }
-            let next = memory.allocate(self.root.domain, self.owner).map_err(MapError::Memory)?;
-            self.tables += 1;
+            if entry & (VALID | BLOCK) == VALID | BLOCK {
+                return Err(MapError::Occupied(va));
+            }
+            let next = self.take_table(memory)?;
             let entry = VALID | (u64::from(next.index) << NUMBER_SHIFT);
             memory.store_u64(table, at, entry).ok_or(MapError::BadAddress(va))?;
             table = next;
         }
         Ok(table)
     }
+}
+
+impl AddressSpace {
+    /// An empty table: one that was put aside, or a new one.
+    pub(super) fn take_table(&mut self, memory: &mut Memory) -> Result<PageId, MapError> {
+        if let Some(table) = self.spare.pop() {
+            return Ok(table);
+        }
+        let table = memory.allocate(self.root.domain, self.owner).map_err(MapError::Memory)?;
+        self.tables += 1;
+        Ok(table)
+    }
+}
+
+/// A leaf of the last level, not to be cached.
+pub(super) fn leaf_entry(page: PageId, protection: Protection) -> u64 {
+    let system = if page.domain == DomainId::SYSTEM { SYSTEM } else { 0 };
+    let writable = if protection == Protection::ReadWrite { WRITABLE } else { 0 };
+    VALID | writable | system | (u64::from(page.index) << NUMBER_SHIFT)
 }
 
 /// Adds the tables that `table` names.

@@ -59,7 +59,7 @@ fn bad_addresses_and_pages_are_refused() {
 #[test]
 fn garbage_in_an_entry_faults() {
     let (mut memory, _, space) = fixture();
-    for entry in [VALID | (1 << 5), VALID | (1 << 55), VALID | (0xffff_0000 << NUMBER_SHIFT)] {
+    for entry in [VALID | (1 << 6), VALID | BLOCK, VALID | (1 << 55), VALID | (0xffff_0000 << NUMBER_SHIFT)] {
         memory.store_u64(space.root(), 0, entry).unwrap();
         let fault = walk(&memory, space.root(), Va(0x1000), Access::Read).unwrap_err();
         assert_eq!(fault.reason, FaultReason::BadEntry);

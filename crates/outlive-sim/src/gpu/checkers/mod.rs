@@ -42,6 +42,8 @@ pub struct Audit {
     pub conflicting_accesses: u64,
     /// Page faults that nobody asked for.
     pub unexpected_page_faults: u64,
+    /// Accesses by a translation that the device remembered and that was not in its page tables any more.
+    pub stale_translations: u64,
     /// Leases and credits that were not given back.
     pub leases_leaked: u64,
     /// Bytes of pages and payloads that were not given back and are not in quarantine.
@@ -63,6 +65,7 @@ impl Audit {
             self.released_while_hardware_busy,
             self.conflicting_accesses,
             self.unexpected_page_faults,
+            self.stale_translations,
             self.leases_leaked,
             self.bytes_leaked,
             self.quarantined_bytes,
