@@ -3,7 +3,7 @@
 //!
 //! | defect | number |
 //! |---|---|
-//! | `FreeAtClose`, `ReleaseAtFinished` | `released_while_hardware_busy` |
+//! | `FreeAtClose`, `ReleaseAtFinished`, `ForgetExternal` | `released_while_hardware_busy` |
 //! | `SkipSignal`, `NoDrainDeadline`, `NoWatchdog`, `StartAfterClose` | `fences_unsignaled` |
 //! | `SignalTwice` | `signaled_twice` |
 //! | `SignalOutOfOrder` | `out_of_order` |
@@ -18,8 +18,11 @@
 #![expect(clippy::unwrap_used, clippy::std_instead_of_core, reason = "tests")]
 
 use outlive::sabotage::{Sabotage, commit};
+use outlive::vm::{Flags, Request, Source, VmBo};
 use outlive::{Dependency, Executor, FenceContext, Names};
-use outlive_sim::driver::{ClientConfig, HostConfig, JobSpec, SimClient, SimHost, Work};
+use outlive_sim::driver::{
+    ClientConfig, HostConfig, JobSpec, SimBo, SimClient, SimDriver, SimHost, SimVm, VM_START, Work,
+};
 use outlive_sim::gpu::{Audit, Config, FaultKind};
 use outlive_sim::world::{Budget, Plan, run, run_threads};
 use std::sync::{Mutex, PoisonError};
@@ -103,6 +106,45 @@ fn release_at_finished() {
         let client = client(host);
         submit(&client, 5, Some(FaultKind::Hang));
         host.run_for(24 * MS);
+    });
+}
+
+/// An address space with a buffer of a megabyte, and a job in it that takes a while.
+fn job_in_an_address_space(host: &SimHost, client: &SimClient, external: bool) -> (SimVm, SimBo, VmBo<SimDriver>) {
+    let vm = SimVm::new(client).unwrap();
+    let bo = if external { vm.external(1 << 20) } else { vm.local(1 << 20) }.unwrap();
+    let pair = vm.open(&bo).unwrap();
+    let source = Source::Bo { bo: pair.id(), offset: 0 };
+    vm.change(&[Request::Map { va: VM_START, len: 1 << 20, source, flags: Flags::NONE, data: () }]).unwrap();
+    let spec = JobSpec::new(20 * MS, Work::Fill);
+    drop(vm.submit(client, spec, VM_START, Work::Fill.data_bytes()).unwrap());
+    host.run_for(MS);
+    (vm, bo, pair)
+}
+
+/// What is mapped in an address space is freed at `finished` of the job that uses it.
+#[test]
+fn release_at_finished_in_an_address_space() {
+    let number = |audit: &Audit| audit.released_while_hardware_busy;
+    finds(Sabotage::ReleaseAtFinished, number, "freed", |host| {
+        let client = client(host);
+        let dies = job_in_an_address_space(host, &client, false);
+        client.kill();
+        drop(dies);
+    });
+}
+
+/// A job's fence is missing on an external buffer, which is evicted while the job uses it.
+#[test]
+fn forget_external() {
+    let number = |audit: &Audit| audit.released_while_hardware_busy;
+    finds(Sabotage::ForgetExternal, number, "freed", |host| {
+        let client = client(host);
+        let (vm, bo, pair) = job_in_an_address_space(host, &client, true);
+        // Refused, without the defect: the job's fence hangs on it.
+        let _ = vm.evict(&bo);
+        host.run_for(30 * MS);
+        drop((vm, bo, pair, client));
     });
 }
 

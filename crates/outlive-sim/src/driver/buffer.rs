@@ -106,6 +106,10 @@ impl Spaces {
         self.0.get(Self::place(vm))?.as_ref().map(|state| &state.tables)
     }
 
+    pub(crate) fn tables_mut(&mut self, vm: VmId) -> Option<&mut AddressSpace> {
+        self.get(vm).map(|state| &mut state.tables)
+    }
+
     #[cfg(test)]
     pub(crate) const fn size(&self) -> usize {
         self.0.len()

@@ -220,6 +220,10 @@ impl SimQueue {
         &self.queue
     }
 
+    pub(crate) const fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
     /// The device's number for its ring.
     #[must_use]
     pub const fn hw(&self) -> QueueId {

@@ -10,8 +10,10 @@ use core::fmt;
 use core::time::Duration;
 use outlive::Dependency;
 use outlive::pool::Ticket;
+use outlive::vm::VmUse;
 
 use super::buffer::{Buffer, Piece, Space};
+use super::hardware::SimDriver;
 use crate::gpu::{Command, FaultKind, JobId, MemoryError, Notify, Observation, PAGE_BYTES, PageId, Protection, Va};
 
 /// Bytes of a slot for a job's commands and its end, in a buffer that several jobs share.
@@ -68,6 +70,17 @@ impl Work {
     }
 }
 
+/// Where in an address space of the library a job works, and what keeps that mapped until it has retired.
+#[derive(Debug)]
+pub struct VmWork {
+    /// From here on; not below [`VM_START`](super::VM_START).
+    pub at: Va,
+    /// So many bytes: at least [`Work::data_bytes`].
+    pub bytes: u64,
+    /// Dropped with the payload.
+    pub in_use: VmUse<SimDriver>,
+}
+
 /// A job as its client describes it.
 pub struct JobSpec {
     /// Hardware time; at least 1 ns.
@@ -86,6 +99,8 @@ pub struct JobSpec {
     pub reads: Vec<Arc<Buffer>>,
     /// Where it writes, instead of to a buffer of its own: one of its client's that is large enough.
     pub into: Option<Arc<Buffer>>,
+    /// Where it works, instead of in a buffer: addresses of an address space of the library.
+    pub vm: Option<VmWork>,
     /// Where its commands and its end stand, instead of a page of its own: one of the slots of [`SLOT_BYTES`] of a buffer of
     /// its client, counted from 0, which no other job has before this one has retired. They must fit: those of [`Work::Spin`]
     /// without `reads` do.
@@ -107,6 +122,7 @@ impl JobSpec {
             after: Vec::new(),
             reads: Vec::new(),
             into: None,
+            vm: None,
             commands: None,
             on_drop: None,
         }
@@ -171,6 +187,8 @@ pub struct SimJob {
     data: Option<Arc<Buffer>>,
     reads: Vec<Arc<Buffer>>,
     on_drop: Option<Box<dyn FnOnce() + Send>>,
+    /// The last to go.
+    _in_use: Option<VmUse<SimDriver>>,
 }
 
 impl SimJob {
@@ -190,6 +208,10 @@ impl SimJob {
         if into.as_ref().is_some_and(|into| !into.is_in(space) || into.bytes() < data_bytes) {
             return Err(MemoryError::NoSuchPage);
         }
+        let work = spec.vm.take();
+        if work.as_ref().is_some_and(|work| into.is_some() || work.bytes < data_bytes) {
+            return Err(MemoryError::NoSuchPage);
+        }
         let slot = spec.commands.take();
         if slot.as_ref().is_some_and(|slot| !fits(space, slot, spec.work, &reads)) {
             return Err(MemoryError::NoSuchPage);
@@ -198,7 +220,8 @@ impl SimJob {
         let machine = &mut *guard;
         let page = slot.is_none().then(|| machine.take_piece(space.vm, 1)).transpose()?;
         // CAST: at most 2^32 pages of 4 KiB: more the memory does not have.
-        let own = into.is_none().then(|| machine.take_piece(space.vm, (data_bytes / PAGE_BYTES as u64) as u32));
+        let own = (into.is_none() && work.is_none())
+            .then(|| machine.take_piece(space.vm, (data_bytes / PAGE_BYTES as u64) as u32));
         let own = match own.transpose() {
             Ok(own) => own,
             Err(error) => {
@@ -210,7 +233,8 @@ impl SimJob {
         };
         let bytes = page.iter().chain(&own).map(Piece::bytes).sum();
         let data = own.as_ref().map(|own| (own.va(), own.bytes()));
-        let data = data.or(into.as_ref().map(|into| (into.va(), data_bytes))).unwrap_or((Va(0), 0));
+        let data = data.or(into.as_ref().map(|into| (into.va(), data_bytes)));
+        let data = data.or(work.as_ref().map(|work| (work.at, data_bytes))).unwrap_or((Va(0), 0));
         let control = page.map(|page| Control::Page(Buffer::owning(space, page)));
         let control = control.or(slot.map(Control::new_slot));
         let id = JobId(machine.next_job);
@@ -238,6 +262,7 @@ impl SimJob {
             data: own.map(|own| Arc::new(Buffer::owning(space, own))).or(into),
             reads,
             on_drop: spec.on_drop.take(),
+            _in_use: work.map(|work| work.in_use),
         })
     }
 

@@ -31,6 +31,10 @@
 //!
 //! The model allocates inside driver calls, as no driver of real hardware would: what it allocates is the hardware's.
 //!
+//! # Address spaces of the library
+//! [`SimVm`] is one on this device: its steps change the upper half of a client's page tables (`vm`), binds are jobs of a queue
+//! of their own (`binder`), buffers are evicted and brought back (`vm_client`).
+//!
 //! # Time
 //! [`HostClock::Virtual`]: [`SimHost`] goes from event to event, of the device and of the executor, in one order; the same
 //! calls give the same run. [`HostClock::Real`]: the wall's, with threads for hardware, interrupts and the library's lanes;
@@ -43,6 +47,7 @@
 //! as would have let it pass count as leaked.
 
 mod audit;
+mod binder;
 mod buffer;
 mod client;
 mod config;
@@ -55,14 +60,19 @@ pub(crate) mod machine;
 mod real;
 mod recover;
 mod unit;
+mod vm;
+mod vm_client;
 
+pub use binder::{BindJob, Binder};
 pub use buffer::Buffer;
 pub use client::{ClientConfig, ClientError, SimClient, SimQueue, SubmitError, Submitted};
 pub use config::{HostClock, HostConfig, HostError};
 pub use hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT, CODE_REFUSED, SimDriver, SimRing};
 pub use host::{FINISH_MAX, SimHost};
-pub use job::{JobSpec, SLOT_BYTES, SimJob, Work};
+pub use job::{JobSpec, SLOT_BYTES, SimJob, VmWork, Work};
 pub use machine::{EngineStretch, JobEnd};
+pub use vm::{SimBo, SimTables, VM_START};
+pub use vm_client::{SimVm, SimVmError};
 
 #[cfg(test)]
 mod bounded_tests;

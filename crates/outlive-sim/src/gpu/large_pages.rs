@@ -85,7 +85,9 @@ impl AddressSpace {
             self.tables += 1;
             self.spare.push(table);
         }
-        Ok(())
+        // Whatever is put aside later needs no more.
+        let more = usize::try_from(self.tables).unwrap_or(0).saturating_sub(self.spare.len());
+        self.spare.try_reserve(more).map_err(|_| MemoryError::OutOfHostMemory)
     }
 
     /// Maps `pages` pages of memory that lie side by side, the first of which is `first`, from `va` on, where nothing is

@@ -1,0 +1,267 @@
+//! `SimVm`: an address space of the library for a client: buffers, binds, jobs that use what is mapped, eviction.
+//!
+//! # How a job is submitted
+//! Everything that the job may touch is locked ([`Vm::lock_all`]); what was evicted gets pages again and its entries back
+//! (the first lack of memory ends that, and the caller makes room and tries again: what has its pages keeps them); then the job
+//! is committed and its `retired` hung on all of it. Its payload carries a [`VmUse`](outlive::vm::VmUse).
+//!
+//! # How a buffer is evicted
+//! By the address space that it is mapped in: with the turn there and the buffer's reservation locked, if nothing hangs on that any
+//! more, its entries go, the cache is flushed, its bytes move out. The turn comes first, as everywhere.
+
+use alloc::sync::Arc;
+use core::cell::RefCell;
+use core::fmt;
+use outlive::resv::{LockError, Slot, Transaction, Usage};
+use outlive::vm::{
+    Bo, BoCore, Edit, EditRefused, Flushed, Geometry, PlanError, Request, Step, Vm, VmBo, VmConfig, VmError, VmLocks,
+};
+use outlive::{Dependency, Device, Fence, JobFences, JobQueue, OpenError, QueueConfig, Refusal};
+
+use super::binder::{BindJob, Binder};
+use super::client::{SimQueue, SubmitError};
+use super::hardware::SimDriver;
+use super::job::{JobSpec, VmWork};
+use super::machine::Shared;
+use super::vm::{SimBo, SimTables, VM_START};
+use crate::gpu::{MapError, MemoryError, PAGE_BYTES, Va};
+
+/// See the module.
+#[derive(Debug)]
+pub struct SimVm {
+    vm: Vm<SimDriver>,
+    device: Device<SimDriver>,
+    binder: JobQueue<Binder>,
+    shared: Arc<Shared>,
+}
+
+/// Why something was not done. Nothing is left of it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SimVmError {
+    /// There is no device memory for it: evict something, and try again.
+    Memory(MemoryError),
+    /// The page tables do not hold it.
+    Map(MapError),
+    /// Somebody still uses it: wait for this, and try again.
+    Busy(Fence),
+    /// It cannot be locked.
+    Lock(LockError),
+    /// It cannot be planned.
+    Plan(PlanError),
+    /// The address space cannot be had.
+    Vm(VmError),
+    /// The library did not take the job.
+    Refused(Refusal),
+    /// The library did not open the bind queue.
+    Open(OpenError),
+    /// The client's queue did not take the job.
+    Submit(SubmitError),
+}
+
+impl fmt::Display for SimVmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
+            Self::Busy(fence) => write!(f, "in use: {fence:?}"),
+            Self::Lock(error) => error.fmt(f),
+            Self::Plan(error) => error.fmt(f),
+            Self::Vm(error) => error.fmt(f),
+            Self::Refused(error) => error.fmt(f),
+            Self::Open(error) => error.fmt(f),
+            Self::Submit(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for SimVmError {}
+
+macro_rules! from {
+    ($($error:ident in $variant:ident)*) => {
+        $(impl From<$error> for SimVmError {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        })*
+    };
+}
+from! { LockError in Lock PlanError in Plan VmError in Vm MemoryError in Memory OpenError in Open SubmitError in Submit }
+
+impl From<EditRefused> for SimVmError {
+    fn from(error: EditRefused) -> Self {
+        Self::Vm(VmError::Refused(error))
+    }
+}
+
+impl SimVm {
+    /// The upper half of the address space of `client`, and a bind queue.
+    ///
+    /// # Errors
+    /// [`SimVmError`].
+    pub fn new(client: &SimQueue) -> Result<Self, SimVmError> {
+        let device = client.queue().device().clone();
+        let geometry = Geometry { base: VM_START, len: VM_START, page: PAGE_BYTES as u64 };
+        let tables = SimTables::new(Arc::clone(client.space()));
+        let vm = Vm::new(&device, VmConfig::new(geometry), tables)?;
+        let binder = Device::new(device.executor(), Binder)?.queue(QueueConfig::new("bind"), ())?;
+        Ok(Self { vm, device, binder, shared: Arc::clone(&client.space().shared) })
+    }
+
+    /// The library's address space: to open buffers in, to look at.
+    #[must_use]
+    pub const fn vm(&self) -> &Vm<SimDriver> {
+        &self.vm
+    }
+
+    /// The bind queue.
+    #[must_use]
+    pub const fn binder(&self) -> &JobQueue<Binder> {
+        &self.binder
+    }
+
+    /// A buffer that only this address space may have: it shares the reservation. Zeroed.
+    ///
+    /// # Errors
+    /// [`SimVmError::Memory`].
+    pub fn local(&self, bytes: u64) -> Result<SimBo, SimVmError> {
+        Ok(SimBo::new(&self.shared, BoCore::local(&self.vm, bytes))?)
+    }
+
+    /// A buffer with a reservation of its own, to be opened in several. Zeroed.
+    ///
+    /// # Errors
+    /// [`SimVmError::Memory`].
+    pub fn external(&self, bytes: u64) -> Result<SimBo, SimVmError> {
+        let core = BoCore::new(&self.device, bytes).map_err(|error| SimVmError::Vm(error.into()))?;
+        Ok(SimBo::new(&self.shared, core)?)
+    }
+
+    /// Opens a buffer here.
+    ///
+    /// # Errors
+    /// [`SimVmError::Vm`].
+    pub fn open(&self, bo: &SimBo) -> Result<VmBo<SimDriver>, SimVmError> {
+        Ok(self.vm.open(bo, || ())?)
+    }
+
+    /// Changes the address space and its page tables, all or nothing, and flushes. What is unmapped must not be in use.
+    ///
+    /// # Errors
+    /// [`SimVmError`].
+    pub fn change(&self, requests: &[Request]) -> Result<(), SimVmError> {
+        let mut edit = self.vm.edit()?;
+        let plan = edit.plan(requests)?;
+        let promised = self.vm.data().promise(&plan)?;
+        let applied = plan.apply(&mut self.vm.data());
+        self.vm.data().keep_promise(promised);
+        let binding = applied.map_err(|undone| SimVmError::Map(undone.error))?;
+        drop(binding.flushed(Flushed::by_driver()));
+        Ok(())
+    }
+
+    /// Changes the address space now and its page tables in a job of the bind queue, after `after`. The buffers that it maps are
+    /// resident until then: it hangs on their reservations.
+    ///
+    /// # Errors
+    /// [`SimVmError`].
+    pub fn bind(&self, requests: &[Request], after: Vec<Dependency>) -> Result<JobFences, SimVmError> {
+        let mut edit = self.vm.edit()?;
+        let plan = RefCell::new(Some(edit.plan(requests)?));
+        let bound = Transaction::new().run::<Vec<Slot<'_>>, _>(
+            |attempt| plan.borrow().as_ref().map_or(Ok(Vec::new()), |plan| plan.lock_bos(attempt)),
+            |sealed, slots| {
+                let Some(plan) = plan.take() else { unreachable!("taken here, once") };
+                let promised = self.vm.data().promise(&plan)?;
+                let bo = |step: &Step| match step {
+                    Step::Map { mapping } => Some(plan.bo(mapping.source.bo()?)?.bo().clone()),
+                    Step::Unmap { .. } | Step::Remap { .. } => None,
+                };
+                let bos = plan.steps().iter().map(bo).collect();
+                let reserved = self.binder.reserve_after(BindJob::new(bos, promised), after);
+                let mut reserved = reserved.map_err(|refused| {
+                    self.vm.data().keep_promise(promised);
+                    SimVmError::Refused(refused.kind)
+                })?;
+                reserved.bind(plan.commit());
+                let fences = reserved.commit();
+                for slot in slots {
+                    sealed.add(slot, Usage::Kernel, &fences.retired());
+                }
+                Ok(fences)
+            },
+        );
+        bound?
+    }
+
+    /// Submits a job that does its work on `bytes` bytes at `va` of this address space. It waits for what is being bound.
+    ///
+    /// # Errors
+    /// [`SimVmError::Memory`]: something that was evicted has no room. Make some and call again: what has its pages back by
+    /// then keeps them.
+    pub fn submit(&self, queue: &SimQueue, mut spec: JobSpec, va: u64, bytes: u64) -> Result<JobFences, SimVmError> {
+        let edit = self.vm.edit()?;
+        spec.vm = Some(VmWork { at: Va(va), bytes, in_use: self.vm.in_use()? });
+        let mut spec = Some(spec);
+        let submitted = Transaction::new().try_run::<VmLocks<'_, SimDriver>, _, SimVmError>(
+            |attempt| {
+                let locks = self.vm.lock_all(attempt)?;
+                locks.validate(|bo, ()| self.bring_back(&edit, bo))?;
+                Ok(locks)
+            },
+            |sealed, locks| {
+                let mut spec = spec.take().unwrap_or_else(|| unreachable!("taken here, once"));
+                let own =
+                    self.vm.reservation().snapshot(Usage::Kernel).map_err(|error| SimVmError::Vm(error.into()))?;
+                spec.after.extend(own.iter().map(|(_, fence)| Dependency::from(Fence::clone(fence))));
+                let fences = queue.reserve(spec)?.commit();
+                locks.add(sealed, Usage::Bookkeep, Usage::Write, &fences.retired());
+                Ok(fences)
+            },
+        );
+        submitted?
+    }
+
+    /// Gives an evicted buffer its pages, and all of its entries.
+    fn bring_back(&self, edit: &Edit<SimDriver>, bo: &SimBo) -> Result<(), SimVmError> {
+        bo.move_in()?;
+        let Some(open) = edit.find_bo(bo) else { return Ok(()) };
+        for mapping in edit.of_bo(open.id()) {
+            self.vm.data().map(&mapping, bo).map_err(SimVmError::Map)?;
+        }
+        Ok(())
+    }
+
+    /// Moves a buffer out of the device's memory, with its entries. One that is out already is left alone. It must be mapped in
+    /// no other address space.
+    ///
+    /// # Errors
+    /// [`SimVmError::Busy`]: something that uses it hangs on it.
+    pub fn evict(&self, bo: &SimBo) -> Result<(), SimVmError> {
+        let edit = self.vm.edit()?;
+        let evicted = Transaction::new().run::<Slot<'_>, _>(
+            |attempt| attempt.prepare(bo.core().reservation()),
+            |sealed, slot| {
+                let mut fences = sealed.fences(slot.locked(), Usage::Bookkeep).map(|(_, fence)| fence.into_fence());
+                if let Some(busy) = fences.find(|fence| !fence.is_signaled()) {
+                    return Err(SimVmError::Busy(busy));
+                }
+                drop(fences);
+                if !bo.is_resident() {
+                    return Ok(());
+                }
+                if let Some(open) = edit.find_bo(bo) {
+                    for range in edit.of_bo(open.id()).map(|mapping| mapping.range) {
+                        // Whole mappings: no table is needed.
+                        self.vm.data().unmap(range.base(), range.len()).map_err(SimVmError::Map)?;
+                        self.vm.data().flush(range.base(), range.len());
+                    }
+                }
+                bo.move_out();
+                bo.core().evicted(sealed, slot.locked());
+                Ok(())
+            },
+        );
+        evicted?
+    }
+}

@@ -1,0 +1,217 @@
+//! Address spaces of the library on the simulated device: jobs that use what is mapped, binds in order with jobs, eviction
+//! with twice as much in use as there is memory, and whoever dies in the middle.
+
+#![expect(clippy::unwrap_used, clippy::std_instead_of_core, reason = "tests")]
+
+use outlive::vm::{Flags, Request, Source, VmBo};
+use outlive::{Dependency, JobFences, Status, Time};
+use outlive_sim::driver::{
+    ClientConfig, HostConfig, JobSpec, SimBo, SimClient, SimDriver, SimHost, SimVm, SimVmError, VM_START, Work,
+};
+use outlive_sim::gpu::{Audit, Config, FaultKind, PAGE_BYTES};
+use std::time::Duration;
+
+const MS: Duration = Duration::from_millis(1);
+const MIB: u64 = 1 << 20;
+const PAGE: u64 = PAGE_BYTES as u64;
+const NEVER: Time = Time::from_ns(u64::MAX / 4);
+
+fn host(memory_mib: u64) -> SimHost {
+    let gpu = Config { engines: 1, memory_bytes: memory_mib * MIB, interrupt_latency_ns: 2_000, ..Config::default() };
+    SimHost::new(HostConfig { gpu, ..HostConfig::default() }).unwrap()
+}
+
+/// A client with an address space and a buffer in it, mapped at its start.
+struct Owner {
+    client: SimClient,
+    vm: SimVm,
+    bo: SimBo,
+    /// Keeps it open.
+    pair: VmBo<SimDriver>,
+}
+
+fn map(vm: &SimVm, bo: &SimBo, at: u64, bytes: u64) -> Request {
+    let pair = vm.vm().edit().unwrap().find_bo(bo).unwrap();
+    let source = Source::Bo { bo: pair.id(), offset: 0 };
+    Request::Map { va: VM_START + at, len: bytes, source, flags: Flags::NONE, data: () }
+}
+
+impl Owner {
+    fn new(host: &SimHost, bytes: u64, others: &[Self]) -> Self {
+        let client = SimClient::new(host, "client", ClientConfig::default()).unwrap();
+        let vm = SimVm::new(&client).unwrap();
+        let bo = with_room(host, others, || vm.local(bytes));
+        let pair = vm.open(&bo).unwrap();
+        vm.change(&[map(&vm, &bo, 0, bytes)]).unwrap();
+        Self { client, vm, bo, pair }
+    }
+
+    /// Draws into the start of the buffer.
+    fn draw(&self, host: &SimHost, frame: u32, others: &[&Self]) -> JobFences {
+        let work = Work::Gears { frame, width: 64, height: 32 };
+        with_room_of(host, others, || self.vm.submit(&self.client, JobSpec::new(MS, work), VM_START, work.data_bytes()))
+    }
+}
+
+/// Does it, and evicts others until there is room for it.
+fn with_room_of<T>(host: &SimHost, others: &[&Owner], mut attempt: impl FnMut() -> Result<T, SimVmError>) -> T {
+    let mut victims = others.iter().cycle();
+    for _ in 0..100 {
+        match attempt() {
+            Err(SimVmError::Memory(_)) => {
+                let victim = victims.next().expect("somebody to evict");
+                match victim.vm.evict(&victim.bo) {
+                    Err(SimVmError::Busy(fence)) => {
+                        assert!(host.run_while_waiting(NEVER, || fence.is_signaled()));
+                    }
+                    evicted => evicted.unwrap(),
+                }
+            }
+            done => return done.unwrap(),
+        }
+    }
+    panic!("no room to be had");
+}
+
+fn with_room<T>(host: &SimHost, others: &[Owner], attempt: impl FnMut() -> Result<T, SimVmError>) -> T {
+    with_room_of(host, &others.iter().collect::<Vec<_>>(), attempt)
+}
+
+fn finish(host: SimHost) -> Audit {
+    assert!(host.run_while_waiting(NEVER, || host.bytes_in_use() == 0), "memory is left");
+    let executor = host.executor().clone();
+    let audit = host.finish();
+    assert_eq!(executor.live_objects(), 0);
+    audit
+}
+
+/// The pictures of `owners` owners in turn, `frames` each, and how often a page had to be brought back.
+fn pictures(memory_mib: u64, owners: u32, frames: u32, skip_flushes: bool) -> (Vec<Vec<u8>>, u64, Audit) {
+    let host = host(memory_mib);
+    let mut all: Vec<Owner> = Vec::new();
+    for _ in 0..owners {
+        let owner = Owner::new(&host, 2 * MIB, &all);
+        owner.vm.vm().data().skip_flushes(skip_flushes);
+        all.push(owner);
+    }
+    let (mut drawn, mut away) = (Vec::new(), 0);
+    for frame in 0..frames {
+        for at in 0..all.len() {
+            away += u64::from(!all[at].bo.is_resident());
+            let others: Vec<&Owner> =
+                all.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, o)| o).collect();
+            let job = all[at].draw(&host, frame * owners + at as u32, &others);
+            // Two are in flight at any time: the one before may still be drawing.
+            if frame == frames - 1 {
+                assert!(host.run_while_waiting(NEVER, || job.retired().is_signaled()));
+                assert_eq!(job.finished().status(), Status::Signaled(Ok(())));
+                drawn.push(all[at].bo.read()[..64 * 32 * 4].to_vec());
+            }
+        }
+    }
+    drop(all);
+    (drawn, away, finish(host))
+}
+
+#[test]
+fn with_twice_as_much_in_use_as_there_is_memory_the_pictures_are_the_same() {
+    // Of 2 MiB each, and some for rings and tables: six fit into 16, three into 8.
+    let (ample, away, audit) = pictures(16, 6, 8, false);
+    assert!(audit.is_clean(), "{audit:#?}");
+    assert_eq!(away, 0);
+    let (tight, away, audit) = pictures(8, 6, 8, false);
+    assert!(audit.is_clean(), "{audit:#?}");
+    assert!(away >= 24, "half of all jobs find their buffer evicted: {away}");
+    assert_eq!(audit.stale_translations, 0);
+    assert!(tight == ample, "other pictures");
+    assert!(ample.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+#[test]
+fn a_flush_that_is_skipped_is_counted() {
+    let host = host(8);
+    let owner = Owner::new(&host, 2 * MIB, &[]);
+    let work = Work::Fill;
+    let submit = || owner.vm.submit(&owner.client, JobSpec::new(MS, work), VM_START, work.data_bytes()).unwrap();
+    let job = submit();
+    assert!(host.run_while_waiting(NEVER, || job.retired().is_signaled()));
+    owner.vm.vm().data().skip_flushes(true);
+    owner.vm.evict(&owner.bo).unwrap();
+    // Somebody else has its pages now.
+    let thief = owner.vm.local(2 * MIB).unwrap();
+    let job = submit();
+    assert!(host.run_while_waiting(NEVER, || job.retired().is_signaled()));
+    assert!(thief.read().iter().any(|byte| *byte != 0), "written through a translation that is gone");
+    owner.vm.vm().data().skip_flushes(false);
+    drop((thief, owner));
+    let audit = finish(host);
+    assert!(audit.stale_translations > 0 && !audit.is_clean(), "{audit:#?}");
+}
+
+#[test]
+fn binds_and_jobs_go_in_order_through_their_fences() {
+    let host = host(8);
+    let owner = Owner::new(&host, MIB, &[]);
+    let Owner { client, vm, bo, .. } = &owner;
+    let second = vm.local(MIB).unwrap();
+    let open = vm.open(&second).unwrap();
+    // A job that the bind waits for, and one that waits for the bind: what it uses is mapped by then.
+    let first = vm.submit(client, JobSpec::new(5 * MS, Work::Fill), VM_START, Work::Fill.data_bytes()).unwrap();
+    let after = vec![Dependency::from(first.finished())];
+    let bound = vm.bind(&[map(vm, &second, 4 * MIB, MIB), map(vm, bo, 8 * MIB, 64 * PAGE)], after).unwrap();
+    let last = vm.submit(client, JobSpec::new(MS, Work::Copy), VM_START + 4 * MIB, Work::Copy.data_bytes()).unwrap();
+    assert_eq!(vm.vm().edit().unwrap().len(), 3, "the address space is ahead of its page tables");
+    host.run_for(3 * MS);
+    assert!(!bound.finished().is_signaled() && !last.finished().is_signaled());
+    assert!(host.run_while_waiting(NEVER, || last.retired().is_signaled()));
+    let times = [&first, &bound, &last].map(|job| job.finished().timestamp().unwrap());
+    assert!(times.is_sorted(), "{times:?}");
+    assert_eq!(last.finished().status(), Status::Signaled(Ok(())));
+    // What is unmapped by a bind is used no more.
+    let unmap = Request::Unmap { va: VM_START + 4 * MIB, len: MIB };
+    let unbound = vm.bind(&[unmap], vec![Dependency::from(last.finished())]).unwrap();
+    assert!(host.run_while_waiting(NEVER, || unbound.retired().is_signaled()));
+    drop((second, open));
+    drop(owner);
+    let audit = finish(host);
+    assert!(audit.is_clean(), "{audit:#?}");
+}
+
+/// A client dies with a bind that waits, a bind that was cancelled, jobs on the hardware and jobs behind them.
+#[test]
+fn a_client_killed_in_mid_bind_leaves_no_page_mapped_and_no_byte() {
+    for moment in 0..6 {
+        let host = host(8);
+        let owner = Owner::new(&host, 2 * MIB, &[]);
+        let bystander = Owner::new(&host, MIB, &[]);
+        let hung = JobSpec { fault: Some(FaultKind::Hang), ..JobSpec::new(MS, Work::Fill) };
+        let first = owner.vm.submit(&owner.client, hung, VM_START, Work::Fill.data_bytes()).unwrap();
+        let after = || vec![Dependency::from(first.finished())];
+        let requests = [map(&owner.vm, &owner.bo, 4 * MIB, 2 * MIB), Request::Unmap { va: VM_START, len: MIB }];
+        let bound = owner.vm.bind(&requests, after()).unwrap();
+        let vm = owner.vm.vm().clone();
+        host.run_for(MS * moment);
+        let Owner { client, vm: own, bo, pair } = owner;
+        match moment % 3 {
+            0 => drop((client, own, bo, pair)),
+            1 => drop((pair, bo, own, client)),
+            _ => {
+                drop(own.binder().close());
+                host.run_for(MS);
+                assert!(vm.status().poisoned, "a bind was cancelled");
+                drop((own, client, bo, pair));
+            }
+        }
+        let gone = vm.drained();
+        drop(vm);
+        let work = Work::Gears { frame: 1, width: 64, height: 32 };
+        let other =
+            bystander.vm.submit(&bystander.client, JobSpec::new(MS, work), VM_START, work.data_bytes()).unwrap();
+        assert!(host.run_while_waiting(NEVER, || gone.is_drained()), "moment {moment}");
+        assert!(first.finished().is_signaled() && bound.retired().is_signaled());
+        assert!(host.run_while_waiting(NEVER, || other.retired().is_signaled()));
+        drop(bystander);
+        let audit = finish(host);
+        assert!(audit.is_clean(), "moment {moment}: {audit:#?}");
+    }
+}
