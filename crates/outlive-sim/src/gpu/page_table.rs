@@ -13,7 +13,7 @@
 //! memory, else in the device's own. Upper levels hold `VAL` and the number of the next table, in the device's memory.
 //! `BLK` (bit 3): this entry of the second level is a leaf, for a page of 2 MiB. `GRP` (bit 4): this leaf and the fifteen others
 //! of its aligned group are a page of 64 KiB. `CAC` (bit 5): the device may keep what this leaf says in its translation cache until
-//! that is flushed ([`super::translation_cache`]); without it, it looks each time.
+//! that is flushed (`translation_cache`); without it, it looks each time.
 //!
 //! Example: the leaf `0x0000_0000_0002_a007` is valid (1), writable (2), in system memory (4), page number 0x2a. Address
 //! `0x12_3456_7890` uses entry 0x48 of the root (bits 38..30: `0x12_3456_7890 >> 30`), entry 0x1a2 of the second level
