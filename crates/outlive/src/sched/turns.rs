@@ -16,8 +16,8 @@
 //!
 //! # More credits than are free
 //! Whoever has the turn keeps it, and nobody else starts, unless the policy prefers him now, until enough jobs have ended. So
-//! small jobs do not starve a large one, and it holds others up for at most as long as the jobs take that are on the hardware
-//! when its turn comes.
+//! small jobs do not starve a large one: it starts when those have ended that are on the hardware when its turn comes, a pool
+//! full of them at most. The others wait for these and for itself, no longer.
 //!
 //! # Bad answers
 //! See [`policy`](super::policy).

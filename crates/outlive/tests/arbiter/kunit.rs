@@ -1,5 +1,5 @@
 //! The cases of the kernel's KUnit suites for its scheduler, under their names (behaviour only), each under every policy, with
-//! numeric thresholds, which those lack. `test_modify_sched` has no equal: a queue stays with its arbiter.
+//! numeric thresholds, which those lack.
 
 use crate::world::{Client, MS, Mock, POLICIES, US, Work, World, error, ok, pending};
 use outlive::sched::Priority::{High, Low, Normal};
@@ -129,6 +129,64 @@ fn change_priority() {
         world.pass_ms(1_000);
         assert!(jobs.iter().all(|job| ok(&job.finished())), "{policy}");
         assert!(world.now() <= 2_001 * MS, "{policy}: {} ms", world.now() / MS);
+    }
+}
+
+/// A queue stays with its arbiter. A client moves by opening one with another, whose first job waits for the last one of the
+/// old; that one it drops when it is empty. Nothing is cancelled, and its jobs stay in order.
+struct Mover {
+    /// The newest last.
+    queues: Vec<outlive::JobQueue<Mock>>,
+    jobs: Vec<JobFences>,
+}
+
+impl Mover {
+    fn to(&mut self, world: &World, arbiter: &outlive::sched::Arbiter, client: u64) {
+        self.queues.retain(|queue| queue.status().unfinished > 0);
+        let config = QueueConfig::new("q").timeout(Duration::ZERO).client(client).arbiter(arbiter);
+        self.queues.push(world.queue(config));
+    }
+
+    fn commit(&mut self) {
+        let queue = self.queues.last().unwrap();
+        let after = self.jobs.last().map(JobFences::finished);
+        self.jobs.push(queue.reserve_after(Work(MS), after).unwrap().commit());
+    }
+}
+
+#[test]
+fn test_modify_sched() {
+    for policy in POLICIES {
+        let world = World::new(policy, 1);
+        let arbiters = [1, 1, 1].map(|credits| crate::world::arbiter(&world.executor, policy, credits));
+        let mut movers: Vec<Mover> = (0..13).map(|_| Mover { queues: Vec::new(), jobs: Vec::new() }).collect();
+        for (mover, client) in movers.iter_mut().zip(1..) {
+            mover.to(&world, &arbiters[client as usize % 3], client);
+        }
+        // Every 200 to 500 µs somebody moves; 1000 jobs in all, some on their way at any time.
+        let mut moves = 0_usize;
+        while movers.iter().map(|mover| mover.jobs.len()).sum::<usize>() < 1_000 {
+            let at = moves % 13;
+            movers[at].commit();
+            movers[at].commit();
+            movers[at].to(&world, &arbiters[moves % 3], at as u64 + 1);
+            world.pass(200 * US + (moves as u64 % 4) * 100 * US, |_| None);
+            moves += 1;
+        }
+        world.pass_ms(1_000);
+        for mover in &movers {
+            assert!(mover.jobs.iter().all(|job| ok(&job.finished())), "{policy}: nothing is lost in a move");
+            let starts: Vec<_> = mover.jobs.iter().map(|job| job.scheduled().timestamp()).collect();
+            assert!(starts.is_sorted(), "{policy}: a client's jobs stay in order");
+        }
+        println!("{policy}: 1,000 jobs of 13 clients that moved {moves} times: done after {} ms", world.now() / MS);
+        let last = movers.iter().flat_map(|mover| &mover.jobs).filter_map(|job| job.finished().timestamp()).max();
+        assert!(last.unwrap().as_ns() <= 1_001 * MS, "{policy}: the hardware is never idle: {last:?}");
+        drop(movers);
+        world.pass_ms(0);
+        for arbiter in &arbiters {
+            assert_eq!((arbiter.status().credits_free, arbiter.status().ready), (1, 0), "{policy}");
+        }
     }
 }
 

@@ -149,7 +149,19 @@ fn a_job_that_needs_more_than_is_free_neither_starves_nor_stops_others_for_ever(
         world.pass_ms(400);
         let done = |jobs: &[JobFences]| jobs.iter().filter(|job| ok(&job.finished())).count();
         let (few, many) = (done(&large_jobs), done(&small_jobs));
-        println!("{policy}: of 400 ms, {few} jobs of 4 credits and {many} of 1 credit");
+        // Between two starts of one queue, at the longest: those before it in turn, and who waits for all credits.
+        let longest = |jobs: &[JobFences]| {
+            let mut starts: Vec<u64> =
+                jobs.iter().filter_map(|job| Some(job.scheduled().timestamp()?.as_ns())).collect();
+            starts.sort_unstable();
+            starts.windows(2).map(|pair| (pair[1] - pair[0]) / MS).max()
+        };
+        let (large_gap, small_gap) = (longest(&large_jobs), longest(&small_jobs));
+        println!(
+            "{policy}: of 400 ms, {few} jobs of 4 credits and {many} of 1 credit; next starts after at most {large_gap:?} and {small_gap:?} ms"
+        );
+        // It waits for at most a pool full of jobs once it is its turn, and the others for that and for its own.
+        assert!(policy == "fifo" || (large_gap <= Some(4 + 4) && small_gap <= Some(4 + 1)));
         assert_eq!(few + many, 400, "nothing is idle: the hardware runs one at a time");
         if policy == "fair" {
             assert!(few.abs_diff(100) <= 4, "a quarter, within what is on the hardware");

@@ -45,6 +45,12 @@ impl Client {
         }
     }
 
+    /// How many jobs it has waiting, if it is greedy.
+    pub fn depth(mut self, depth: u32) -> Self {
+        self.jobs = depth;
+        self
+    }
+
     /// Waits for `jobs`, then for `think_ns`.
     pub fn sync(jobs: u32, job_ns: u64, think_ns: u64) -> Self {
         Self { jobs, think_ns, sync: true, ..Self::greedy(job_ns) }
@@ -75,7 +81,7 @@ impl Client {
         self
     }
 
-    fn is_greedy(&self) -> bool {
+    pub fn is_greedy(&self) -> bool {
         !self.sync && self.think_ns == 0
     }
 }
