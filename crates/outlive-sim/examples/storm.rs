@@ -17,6 +17,7 @@ struct Sum {
     queues: u64,
     jobs: u64,
     resets: u64,
+    bans: u64,
 }
 
 impl Sum {
@@ -26,6 +27,7 @@ impl Sum {
         self.queues += outcome.queues;
         self.jobs += outcome.jobs;
         self.resets += outcome.resets;
+        self.bans += outcome.bans;
         if !outcome.is_well() {
             self.failed += 1;
             println!("{outcome}");
@@ -33,8 +35,10 @@ impl Sum {
     }
 
     fn tell(&self) -> ! {
-        let Self { hits, worlds, failed, queues, jobs, resets } = self;
-        println!("{hits}{worlds} worlds, {queues} queues, {jobs} jobs, {resets} resets; {failed} went wrong");
+        let Self { hits, worlds, failed, queues, jobs, resets, bans } = self;
+        println!(
+            "{hits}{worlds} worlds, {queues} queues, {jobs} jobs, {resets} resets, {bans} bans; {failed} went wrong"
+        );
         for cell in hits.below(LEAST) {
             println!("hardly hit: {cell}");
         }

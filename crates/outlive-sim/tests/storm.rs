@@ -25,7 +25,7 @@ fn a_hundred_worlds_end_well_and_everything_was_hit() {
     let (hits, queues) = all_is_well((0..100).map(|seed| run(seed, Budget::default())));
     assert!((9_500..=10_000).contains(&queues), "{queues} queues in 100 worlds: some find no memory, or no device");
     // Each world can be ended once only, so not every end comes from everywhere in so few.
-    let ends = ["all resets fail", "pull out", "lose device", "close device"];
+    let ends = ["all resets fail", "pull out", "lose device", "close device", "drop arbiter"];
     for deed in Hits::deeds() {
         let counts = ["client", "callback", "payload drop"].map(|place| hits.count(deed, place));
         let least = if ends.contains(&deed) { counts.iter().sum() } else { counts.into_iter().min().unwrap_or(0) };
@@ -34,7 +34,7 @@ fn a_hundred_worlds_end_well_and_everything_was_hit() {
     for fault in ["hang", "page fault", "error", "lost completion"] {
         assert!(hits.faults(fault) > 100, "{fault} was hardly ever injected\n{hits}");
     }
-    for verdict in ["ok", "canceled", "timed out", "device lost", "faulted", "innocent", "dependency"] {
+    for verdict in ["ok", "canceled", "timed out", "device lost", "faulted", "innocent", "dependency", "banned"] {
         assert!(hits.verdicts(verdict) > 100, "hardly a job ended as {verdict}\n{hits}");
     }
 }

@@ -60,6 +60,8 @@ pub(crate) struct Books {
     /// By the library's number of a queue: credits that it withheld though nobody had them.
     withheld: BTreeMap<u64, u64>,
     overdrawn: u64,
+    /// Credits that all rings share, if the audit was told.
+    pub(crate) pool: Option<u32>,
     words: Vec<String>,
 }
 

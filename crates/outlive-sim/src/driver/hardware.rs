@@ -326,6 +326,13 @@ impl Machine {
                 self.overdrawn(job, held, size);
             }
         }
+        if let Some(pool) = self.books.pool {
+            let rings = self.unit.rings.iter().flatten();
+            let held = rings.map(|ring| ring.held.saturating_sub(ring.ending)).sum();
+            if held > pool {
+                self.overdrawn(job, held, pool);
+            }
+        }
         if let Some((gpu, memory)) = self.device() {
             gpu.doorbell(memory, now, hw);
         }

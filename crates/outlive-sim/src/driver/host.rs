@@ -244,6 +244,12 @@ impl SimHost {
         self.shared.set_faults(faults);
     }
 
+    /// Tells the audit that all jobs of the device share `credits`, as those of one arbiter do: more on its rings at a time is
+    /// found. Looks at all rings whenever a job is started.
+    pub fn watch_pool(&self, credits: u32) {
+        self.shared.lock().books.pool = Some(credits);
+    }
+
     /// Tells the audit of a context whose bare fences will be watched. Only needed where one may signal before
     /// [`SimHost::watch`] is called for it: by its watchdog, when the caller is not run for a while.
     pub fn watch_context(&self, context: &FenceContext) {

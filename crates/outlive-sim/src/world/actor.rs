@@ -39,6 +39,8 @@ pub(crate) struct Actor {
     steps: u32,
     /// At which step the device goes for good, if this one ends it.
     dies_at: Option<u32>,
+    /// Nobody else acts.
+    pub(crate) one_thread: bool,
 }
 
 impl Actor {
@@ -50,7 +52,8 @@ impl Actor {
             host.watch_context(context);
         }
         let (reserved, pending, sources, signalers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { commons, chance, reserved, pending, sources, signalers, context, steps: 0, dies_at }
+        let one_thread = host.clock() == HostClock::Virtual;
+        Self { commons, chance, reserved, pending, sources, signalers, context, steps: 0, dies_at, one_thread }
     }
 
     pub(crate) fn one_in(&mut self, n: u64) -> bool {
@@ -82,14 +85,17 @@ impl Actor {
         Some(slots.swap_remove(at))
     }
 
-    fn config(&mut self) -> ClientConfig {
-        let credits = 1 + small(&mut self.chance, 12);
+    fn config(&mut self, user: u64) -> ClientConfig {
+        let society = Arc::clone(&self.commons.society);
+        let credits = (1 + small(&mut self.chance, 12)).min(society.pool.unwrap_or(u32::MAX));
         let timeout = Duration::from_millis(2 + self.chance.below(80));
         let queue = QueueConfig::new("world")
             .drain_timeout(self.micros(60_000))
             .suspend_limit(Duration::from_millis(1 + self.chance.below(400)))
             .bypass(!self.one_in(4));
-        ClientConfig { credits, timeout, client: None, queue }
+        let queue = society.user(user).into_iter().fold(queue, |queue, user| queue.principal(user.clone()));
+        let queue = lock(&society.arbiter).iter().fold(queue, QueueConfig::arbiter);
+        ClientConfig { credits, timeout, client: Some(user), queue }
     }
 
     /// A new queue, of a new client or of one that lives, if the world may still have one and its device takes it. One that
@@ -99,7 +105,8 @@ impl Actor {
         {
             return false;
         }
-        let config = self.config();
+        let user = self.commons.society.some_user(&mut self.chance);
+        let config = self.config(user);
         let queue = match self.some_slot().map(|slot| slot.queue) {
             Some(QueueRef::First(client)) if !self.one_in(3) => {
                 client.another_queue(config).map(|queue| QueueRef::Another(Arc::new(queue)))
@@ -113,7 +120,7 @@ impl Actor {
             Ok(queue) => {
                 let jobs = Jobs::default();
                 self.commons.jobs.add_queue(jobs.clone());
-                lock(&self.commons.slots).push(Slot { queue, jobs });
+                lock(&self.commons.slots).push(Slot { queue, jobs, user });
                 true
             }
             Err(ClientError::Device(GpuError::Memory(_) | GpuError::Map(_))) => {

@@ -1,5 +1,6 @@
 //! Which deed an actor does next.
 
+use alloc::sync::Arc;
 use outlive::FenceError;
 use outlive::sched::Priority;
 
@@ -17,7 +18,7 @@ impl Actor {
             0 => Err(FenceError::Faulted { code: 9 }),
             _ => Ok(()),
         };
-        match self.chance.below(28) {
+        match self.chance.below(32) {
             0 | 1 => self.on_taken(Deed::Kill),
             // Its handle may live on.
             2 => self.on_taken(Deed::Close),
@@ -44,6 +45,11 @@ impl Actor {
             14 | 15 => self.take_own(|actor| &mut actor.signalers).map(|signaler| Deed::SignalBare(signaler, result)),
             16 => self.take_own(|actor| &mut actor.signalers).map(Deed::DropSignaler),
             17 | 24..=26 => Some(Deed::DropFences(core::mem::take(&mut *lock(&self.commons.remembered)))),
+            28 | 29 => {
+                let user = self.commons.society.some_user(&mut self.chance);
+                Some(Deed::LiftBan(Arc::clone(&self.commons.society), self.commons.jobs.clone(), user))
+            }
+            30 | 31 => self.on_slot(Deed::Look),
             19 if self.one_in(4) => {
                 // Seldom the world's own: without it no client comes any more.
                 let own = self.one_in(8) && lock(&self.commons.budget).queues == 0;
@@ -58,12 +64,12 @@ impl Actor {
     }
 
     fn on_slot(&mut self, make: fn(QueueRef, Jobs) -> Deed) -> Option<Deed> {
-        let Slot { queue, jobs } = self.some_slot()?;
+        let Slot { queue, jobs, .. } = self.some_slot()?;
         Some(make(queue, jobs))
     }
 
     fn on_taken(&mut self, make: fn(QueueRef, Jobs) -> Deed) -> Option<Deed> {
-        let Slot { queue, jobs } = self.take_slot()?;
+        let Slot { queue, jobs, .. } = self.take_slot()?;
         Some(make(queue, jobs))
     }
 
@@ -89,6 +95,11 @@ impl Actor {
     /// One after which the device is gone for good.
     pub(crate) fn fatal_deed(&mut self) -> Option<Deed> {
         let (device, jobs) = (self.commons.device()?, self.commons.jobs.clone());
+        if self.one_in(6)
+            && let Some(arbiter) = lock(&self.commons.society.arbiter).take()
+        {
+            return Some(Deed::DropArbiter(arbiter, jobs));
+        }
         Some(match self.chance.below(5) {
             0 => Deed::Lose(device, jobs),
             1 => Deed::CloseDevice(device, jobs),

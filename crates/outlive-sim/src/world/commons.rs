@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use super::deeds::{AllJobs, Jobs, QueueRef, Remembered, lock};
 use super::hits::SharedHits;
+use super::society::Society;
 use super::storm::Budget;
 use crate::driver::{SimDriver, SimHost};
 use crate::gpu::rng::Rng;
@@ -19,6 +20,8 @@ use crate::gpu::rng::Rng;
 pub(crate) struct Slot {
     pub(crate) queue: QueueRef,
     pub(crate) jobs: Jobs,
+    /// The number of its user.
+    pub(crate) user: u64,
 }
 
 /// How fast a world goes: virtual time costs nothing, real time does.
@@ -37,7 +40,10 @@ pub(crate) struct Pace {
 pub(crate) struct Commons {
     pub(crate) executor: Executor,
     pub(crate) pace: Pace,
+    pub(crate) society: Arc<Society>,
     pub(crate) hits: SharedHits,
+    /// What went wrong on the way.
+    pub(crate) wrong: Mutex<Vec<String>>,
     pub(crate) jobs: AllJobs,
     /// Queues alive at once, at most.
     pub(crate) alive_max: usize,
@@ -78,6 +84,7 @@ impl Commons {
     /// For `host`, whose handle on its device goes to all.
     pub(crate) fn new(
         host: &mut SimHost,
+        society: Society,
         pace: Pace,
         alive_max: u32,
         remembered_max: usize,
@@ -86,7 +93,9 @@ impl Commons {
         Arc::new(Self {
             executor: host.executor().clone(),
             pace,
+            society: Arc::new(society),
             hits: SharedHits::default(),
+            wrong: Mutex::default(),
             jobs: AllJobs::default(),
             alive_max: usize::try_from(alive_max).unwrap_or(usize::MAX),
             remembered_max,

@@ -3,13 +3,15 @@
 //! A deed owns what it needs and is done once: by the client's thread, in a fence's closure, or in a payload's drop.
 //! Dropping it undone drops its handles, which is a deed of its own kind.
 
+use alloc::format;
 use alloc::sync::Arc;
 use core::ops::Deref;
-use outlive::sched::Priority;
+use outlive::sched::{Arbiter, Priority};
 use outlive::{Device, FenceError, Pending, Reserved, Signaler, UserSource};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::hits::{Known, Place, SharedHits, fault_words};
+use super::society::Society;
 use crate::driver::{JobSpec, SimClient, SimDriver, SimQueue, Submitted};
 use crate::gpu::{DeviceFaults, FaultKind};
 
@@ -114,6 +116,11 @@ pub(crate) enum Deed {
     Lose(Device<SimDriver>, AllJobs),
     CloseDevice(Device<SimDriver>, AllJobs),
     DropDevice(Device<SimDriver>, AllJobs),
+    DropArbiter(Arbiter, AllJobs),
+    /// The user of that number is forgiven.
+    LiftBan(Arc<Society>, AllJobs, u64),
+    /// Reads all there is to read of a queue.
+    Look(QueueRef, Jobs),
 }
 
 pub(crate) const LATE_WRITES: &str = "late writes";
@@ -121,7 +128,7 @@ pub(crate) const RING_RESET_FAILS: &str = "ring reset fails";
 pub(crate) const ALL_RESETS_FAIL: &str = "all resets fail";
 
 /// All deeds, and whether they concern jobs. "commit when" is done by clients only, and not listed.
-pub(crate) const NAMES: [(&str, bool); 21] = [
+pub(crate) const NAMES: [(&str, bool); 24] = [
     ("kill queue", true),
     ("close queue", true),
     ("suspend", true),
@@ -143,6 +150,9 @@ pub(crate) const NAMES: [(&str, bool); 21] = [
     ("lose device", true),
     ("close device", true),
     ("drop device", true),
+    ("drop arbiter", true),
+    ("lift ban", true),
+    ("look", true),
 ];
 
 impl Deed {
@@ -167,6 +177,9 @@ impl Deed {
             Self::Lose(..) => "lose device",
             Self::CloseDevice(..) => "close device",
             Self::DropDevice(..) => "drop device",
+            Self::DropArbiter(..) => "drop arbiter",
+            Self::LiftBan(..) => "lift ban",
+            Self::Look(..) => "look",
         }
     }
 
@@ -180,7 +193,8 @@ impl Deed {
             | Self::Submit(_, jobs, _)
             | Self::Commit(_, jobs, _)
             | Self::DropReserved(_, jobs)
-            | Self::CancelPending(_, jobs) => jobs.all(),
+            | Self::CancelPending(_, jobs)
+            | Self::Look(_, jobs) => jobs.all(),
             Self::DropFences(jobs) => {
                 jobs.iter().map(|one| Known { fences: one.job.fences.clone(), fault: one.fault }).collect()
             }
@@ -189,7 +203,9 @@ impl Deed {
             | Self::PullOut(_, jobs, _)
             | Self::Lose(_, jobs)
             | Self::CloseDevice(_, jobs)
-            | Self::DropDevice(_, jobs) => jobs.all(),
+            | Self::DropDevice(_, jobs)
+            | Self::DropArbiter(_, jobs)
+            | Self::LiftBan(_, jobs, _) => jobs.all(),
             Self::SignalUser(..) | Self::SignalBare(..) | Self::DropSignaler(..) => Vec::new(),
         }
     }
@@ -235,6 +251,13 @@ impl Deed {
             Self::Lose(device, _) => device.unplug(),
             Self::CloseDevice(device, _) => drop(device.close()),
             Self::DropDevice(device, _) => drop(device),
+            Self::DropArbiter(arbiter, _) => drop(arbiter),
+            Self::LiftBan(society, _, user) => society.lift_ban(user),
+            Self::Look(queue, _) => {
+                let (status, usage) = (queue.queue().status(), queue.queue().usage());
+                let words = format!("{status:?}, {usage:?}, {}", queue.queue().waits_for());
+                drop(words);
+            }
         }
     }
 }

@@ -149,6 +149,7 @@ impl Hits {
             Status::Signaled(Err(FenceError::Faulted { .. })) => "faulted",
             Status::Signaled(Err(FenceError::Innocent)) => "innocent",
             Status::Signaled(Err(FenceError::Dependency(_))) => "dependency",
+            Status::Signaled(Err(FenceError::Banned)) => "banned",
             Status::Signaled(Err(_)) => "other",
         };
         *self.verdicts.entry(what).or_default() += 1;

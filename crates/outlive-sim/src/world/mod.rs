@@ -22,6 +22,10 @@
 //! ends a device for good happens once: it is lost, closed, pulled out (and the library told, or not), or from then on no
 //! reset works; preferably while a job that has its verdict is still on the hardware.
 //!
+//! # Who shares the device
+//! Five users, who are banned when too many of their jobs hang, and forgiven now and then. In four of five worlds an arbiter, by
+//! one of three policies, with a pool of 2 to 24 credits. What is counted of them is compared with what was heard: `society`.
+//!
 //! # What was hit
 //! [`Hits`]: each deed, by where it was done from (a client's thread, a fence's callback, a payload's drop) and by the
 //! stages that the jobs concerned were in; and, whatever the deed, by what was wrong with those jobs.
@@ -35,6 +39,7 @@ mod choose;
 mod commons;
 mod deeds;
 mod hits;
+mod society;
 mod storm;
 mod submit;
 mod threads;

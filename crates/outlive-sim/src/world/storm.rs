@@ -12,7 +12,8 @@ use super::actor::Actor;
 use super::commons::{Commons, Pace, pick, small};
 use super::deeds::lock;
 use super::hits::Hits;
-use crate::driver::{HostConfig, SimHost};
+use super::society::{Ear, Society};
+use crate::driver::{HostClock, HostConfig, SimHost};
 use crate::gpu::rng::Rng;
 use crate::gpu::{Audit, Config, DeviceFaults};
 
@@ -81,6 +82,8 @@ pub struct Outcome {
     pub jobs: u64,
     /// Resets that the device ended.
     pub resets: u64,
+    /// How often a user was banned.
+    pub bans: u64,
     /// When it was over.
     pub ended: Time,
     /// A number for everything that was observed, in its order, and all verdicts.
@@ -119,7 +122,8 @@ impl fmt::Display for Outcome {
 #[must_use]
 pub fn run(seed: u64, budget: Budget) -> Outcome {
     let mut chance = Rng::new(seed);
-    let config = config(&mut chance);
+    let ear = Ear::default();
+    let config = config(&mut chance, &ear);
     #[expect(clippy::expect_used, reason = "documented above")]
     let mut host = SimHost::new(config).expect("no memory for a simulated device");
     let dies_at = small(&mut chance, 2 * budget.steps.max(1));
@@ -127,7 +131,11 @@ pub fn run(seed: u64, budget: Budget) -> Outcome {
     // A device that will die has all its queues before.
     let share = if dies_at.is_some() { 1 } else { [1, 2, 4][pick(&mut chance, 3).unwrap_or(0)] };
     let pace = Pace { job_us: [1_500, 20_000], pause_ns: [300 * US, 5 * MS, 120 * MS], watchdog: WATCHDOG_DEFAULT };
-    let commons = Commons::new(&mut host, pace, (budget.queues / share).max(2), REMEMBERED, budget);
+    let society = Society::new(&mut chance, host.executor(), ear, budget.queues);
+    if let Some(pool) = society.pool {
+        host.watch_pool(pool);
+    }
+    let commons = Commons::new(&mut host, society, pace, (budget.queues / share).max(2), REMEMBERED, budget);
     let mut actor = Actor::new(&host, Arc::clone(&commons), chance, dies_at);
     actor.fill(&host, budget.queues);
     for _ in 0..budget.steps {
@@ -142,7 +150,7 @@ pub fn run(seed: u64, budget: Budget) -> Outcome {
     Outcome { seed, threads: None, wrong, ..seen }
 }
 
-fn config(chance: &mut Rng) -> HostConfig {
+fn config(chance: &mut Rng, ear: &Ear) -> HostConfig {
     let slice_ns = if chance.below(3) == 0 { 0 } else { 100 * US + chance.below(2 * MS) };
     let gpu = Config {
         seed: chance.next_u64(),
@@ -158,7 +166,8 @@ fn config(chance: &mut Rng) -> HostConfig {
         ..Config::default()
     };
     let device = DeviceConfig::new("sim").cancel_grace(Duration::from_micros(100 + chance.below(100_000)));
-    HostConfig { gpu, device, keep_log: true, ..HostConfig::default() }
+    let device = Society::bans(chance, device);
+    HostConfig { gpu, device, recorder: Some(Box::new(ear.clone())), keep_log: true, ..HostConfig::default() }
 }
 
 /// Faults stop, and nobody holds anything up any more.
@@ -205,6 +214,9 @@ pub(super) fn end(host: SimHost, commons: &Commons, wrong: &mut Vec<String>) -> 
         format!("{:?}", job.fences.finished().status()).hash(&mut hasher);
         hits.verdict(&job.fences);
     }
+    commons.society.judge(host.clock() == HostClock::Virtual, wrong);
+    wrong.append(&mut lock(&commons.wrong));
+    let bans = commons.society.bans_heard();
     let audit = host.finish();
     if executor.live_objects() != 0 {
         wrong.push(format!("{} objects are alive", executor.live_objects()));
@@ -214,7 +226,7 @@ pub(super) fn end(host: SimHost, commons: &Commons, wrong: &mut Vec<String>) -> 
     }
     let (jobs, digest) = (jobs.len() as u64, hasher.finish());
     let queues = commons.jobs.queues();
-    Outcome { seed: 0, threads: None, audit, hits, queues, jobs, resets, ended, digest, wrong: Vec::new() }
+    Outcome { seed: 0, threads: None, audit, hits, queues, jobs, resets, bans, ended, digest, wrong: Vec::new() }
 }
 
 fn numbers(audit: &Audit) -> String {

@@ -1,7 +1,8 @@
 //! What an actor submits: jobs of all kinds, with faults, dependencies and waits.
 
+use alloc::format;
 use core::time::Duration;
-use outlive::{Dependency, Fence, OnError, UserFence};
+use outlive::{Dependency, Fence, OnError, Principal, UserFence};
 
 use super::actor::Actor;
 use super::commons::{Slot, pick, small, some, take};
@@ -83,7 +84,11 @@ impl Actor {
     pub(crate) fn submit_to(&mut self, slot: &Slot, spec: JobSpec) {
         let fault = spec.fault;
         self.commons.hits.lock().deed("submit", Place::Client, &slot.jobs.all());
+        let banned = self.commons.society.user(slot.user).is_some_and(Principal::is_banned);
         let Ok(job) = slot.queue.submit(spec) else { return };
+        if banned && self.one_thread {
+            lock(&self.commons.wrong).push(format!("a job of user {}, who is banned, was taken", slot.user));
+        }
         slot.jobs.push(Known { fences: job.fences.clone(), fault });
         let too_many = {
             let mut remembered = lock(&self.commons.remembered);

@@ -17,6 +17,7 @@ use std::thread;
 
 use super::actor::Actor;
 use super::commons::{Commons, Pace, small};
+use super::society::{Ear, Society};
 use super::storm::{Budget, CALM, Outcome, calm_down, end, wait_for_fences};
 use crate::driver::{HostClock, HostConfig, SimHost};
 use crate::gpu::Config;
@@ -73,12 +74,15 @@ impl Plan {
 #[must_use]
 pub fn run_threads(seed: u64, plan: Plan) -> Outcome {
     let mut chance = Rng::new(seed);
+    let ear = Ear::default();
     #[expect(clippy::expect_used, reason = "documented above")]
-    let mut host = SimHost::new(config(&mut chance, plan)).expect("no memory or no threads for a simulated device");
+    let mut host =
+        SimHost::new(config(&mut chance, plan, &ear)).expect("no memory or no threads for a simulated device");
     let watchdog = Duration::from_millis(200);
     let pace = Pace { job_us: [200, 3_000], pause_ns: [50 * US, 500 * US, 3 * MS], watchdog };
     let remembered = 24 * usize::try_from(plan.threads).unwrap_or(1);
-    let commons = Commons::new(&mut host, pace, plan.alive, remembered, plan.budget());
+    let society = Society::new(&mut chance, host.executor(), ear, plan.queues);
+    let commons = Commons::new(&mut host, society, pace, plan.alive, remembered, plan.budget());
     let murderer = small(&mut chance, plan.threads);
     let dies_at = small(&mut chance, plan.steps.max(1));
     let actors = (0..plan.threads).map(|thread| {
@@ -114,7 +118,7 @@ fn act(mut actor: Actor, host: &SimHost, plan: Plan, barrier: &Barrier) {
     actor.drop_everything(host);
 }
 
-fn config(chance: &mut Rng, plan: Plan) -> HostConfig {
+fn config(chance: &mut Rng, plan: Plan, ear: &Ear) -> HostConfig {
     let slice_ns = if chance.below(3) == 0 { 0 } else { 200 * US + chance.below(2 * MS) };
     let gpu = Config {
         seed: chance.next_u64(),
@@ -132,5 +136,6 @@ fn config(chance: &mut Rng, plan: Plan) -> HostConfig {
     let device = DeviceConfig::new("sim")
         .cancel_grace(Duration::from_micros(100 + chance.below(20_000)))
         .reset_watchdog(RESET_WATCHDOG);
-    HostConfig { gpu, device, clock: HostClock::Real, ..HostConfig::default() }
+    let device = Society::bans(chance, device);
+    HostConfig { gpu, device, clock: HostClock::Real, recorder: Some(Box::new(ear.clone())), ..HostConfig::default() }
 }
