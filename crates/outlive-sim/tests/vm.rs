@@ -215,3 +215,31 @@ fn a_client_killed_in_mid_bind_leaves_no_page_mapped_and_no_byte() {
         assert!(audit.is_clean(), "moment {moment}: {audit:#?}");
     }
 }
+
+#[test]
+fn a_client_s_memory_is_told_under_the_kernel_s_keys() {
+    let host = host(8);
+    let (owner, other) = (Owner::new(&host, MIB, &[]), Owner::new(&host, 64 * PAGE, &[]));
+    let shared = owner.vm.external(2 * PAGE).unwrap();
+    let pairs = [owner.vm.open(&shared).unwrap(), other.vm.open(&shared).unwrap()];
+    owner.vm.evict(&owner.bo).unwrap();
+    let job = other.draw(&host, 1, &[]);
+    let told = [owner.vm.memory().unwrap().to_string(), other.vm.memory().unwrap().to_string()];
+    let expected = |kib: [u64; 5]| {
+        let [total, shared, resident, active, evictable] = kib;
+        format!(
+            "drm-total-vram:\t{total} KiB\ndrm-shared-vram:\t{shared} KiB\ndrm-resident-vram:\t{resident} KiB\n\
+             drm-active-vram:\t{active} KiB\noutlive-evictable-vram:\t{evictable} KiB\n"
+        )
+    };
+    // The job's fence hangs on all that the other one has open.
+    assert_eq!(told, [expected([1032, 8, 8, 8, 0]), expected([264, 8, 264, 264, 0])]);
+    assert!(host.run_while_waiting(NEVER, || job.retired().is_signaled()));
+    assert_eq!(other.vm.memory().unwrap().to_string(), expected([264, 8, 264, 0, 264]));
+    let [here, there] = pairs;
+    drop(there);
+    host.settle();
+    assert_eq!(owner.vm.memory().unwrap().shared, 0);
+    drop((here, shared, owner, other));
+    assert!(finish(host).is_clean());
+}

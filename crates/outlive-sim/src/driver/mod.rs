@@ -52,6 +52,7 @@ mod buffer;
 mod client;
 mod config;
 mod deliver;
+mod fdinfo;
 mod hardware;
 mod host;
 mod ids;
@@ -67,11 +68,12 @@ pub use binder::{BindJob, Binder};
 pub use buffer::Buffer;
 pub use client::{ClientConfig, ClientError, SimClient, SimQueue, SubmitError, Submitted};
 pub use config::{HostClock, HostConfig, HostError};
+pub use fdinfo::VmMemory;
 pub use hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT, CODE_REFUSED, SimDriver, SimRing};
 pub use host::{FINISH_MAX, SimHost};
 pub use job::{JobSpec, SLOT_BYTES, SimJob, VmWork, Work};
 pub use machine::{EngineStretch, JobEnd};
-pub use vm::{SimBo, SimTables, VM_START};
+pub use vm::{Opened, SimBo, SimTables, VM_START};
 pub use vm_client::{SimVm, SimVmError};
 
 #[cfg(test)]

@@ -39,7 +39,26 @@ struct Inner {
     core: BoCore,
     shared: Arc<Shared>,
     owner: OwnerId,
+    /// In how many address spaces it is open.
+    opens: AtomicUsize,
     place: Mutex<Place>,
+}
+
+/// What is kept with a buffer in an address space.
+#[derive(Debug)]
+pub struct Opened(SimBo);
+
+impl Opened {
+    pub(crate) fn new(bo: &SimBo) -> Self {
+        bo.0.opens.fetch_add(1, Ordering::Relaxed);
+        Self(bo.clone())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.0.opens.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Where a buffer's bytes are.
@@ -72,13 +91,19 @@ impl SimBo {
                 return Err(error);
             }
         };
-        Ok(Self(Arc::new(Inner { core, shared: Arc::clone(shared), owner, place })))
+        Ok(Self(Arc::new(Inner { core, shared: Arc::clone(shared), owner, opens: AtomicUsize::new(0), place })))
     }
 
     /// Whether its pages are in the device's memory.
     #[must_use]
     pub fn is_resident(&self) -> bool {
         matches!(*self.0.place(), Place::Here(_))
+    }
+
+    /// In how many address spaces it is open.
+    #[must_use]
+    pub fn opens(&self) -> usize {
+        self.0.opens.load(Ordering::Relaxed)
     }
 
     /// What is in it, copied by the host, wherever it is.
@@ -351,7 +376,7 @@ impl Apply<OpenBo<SimDriver>, ()> for &SimTables {
 impl VmDriver for SimDriver {
     type Bo = SimBo;
     type Vm = SimTables;
-    type VmBo = ();
+    type VmBo = Opened;
     type Mapping = ();
 
     fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>) {

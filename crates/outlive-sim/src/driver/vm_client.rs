@@ -23,7 +23,7 @@ use super::client::{SimQueue, SubmitError};
 use super::hardware::SimDriver;
 use super::job::{JobSpec, VmWork};
 use super::machine::Shared;
-use super::vm::{SimBo, SimTables, VM_START};
+use super::vm::{Opened, SimBo, SimTables, VM_START};
 use crate::gpu::{MapError, MemoryError, PAGE_BYTES, Va};
 
 /// See the module.
@@ -142,7 +142,7 @@ impl SimVm {
     /// # Errors
     /// [`SimVmError::Vm`].
     pub fn open(&self, bo: &SimBo) -> Result<VmBo<SimDriver>, SimVmError> {
-        Ok(self.vm.open(bo, || ())?)
+        Ok(self.vm.open(bo, || Opened::new(bo))?)
     }
 
     /// Changes the address space and its page tables, all or nothing, and flushes. What is unmapped must not be in use.
@@ -206,7 +206,7 @@ impl SimVm {
         let submitted = Transaction::new().try_run::<VmLocks<'_, SimDriver>, _, SimVmError>(
             |attempt| {
                 let locks = self.vm.lock_all(attempt)?;
-                locks.validate(|bo, ()| self.bring_back(&edit, bo))?;
+                locks.validate(|bo, _| self.bring_back(&edit, bo))?;
                 Ok(locks)
             },
             |sealed, locks| {
