@@ -52,6 +52,11 @@ impl Entry {
         Duration::from_millis(u64::from(ms(now).wrapping_sub(self.added_ms)))
     }
 
+    /// Whether who waits for `other`, of the same context, waits for this.
+    fn is_behind(&self, other: &Self) -> bool {
+        self.fence.seqno() <= other.fence.seqno() && self.usage >= other.usage
+    }
+
     pub(super) fn outcome(&self) -> Outcome {
         match self.fence.status() {
             Status::Signaled(Err(error)) => Outcome::Never(error),
@@ -71,23 +76,34 @@ impl Entry {
     }
 }
 
-/// All of them.
+/// All of them. The first few lie in the reservation itself: most have no more, and each piece of memory less is a cache miss
+/// less for who locks many.
 #[derive(Debug)]
 pub(super) struct Fences {
-    entries: HeapVec<Entry>,
+    first: [Option<Entry>; FIRST],
+    more: HeapVec<Entry>,
     /// The first error seen on one.
     poison: Option<FenceError>,
 }
 
+const FIRST: usize = 2;
 const ROOM_MIN: usize = 4;
 
 impl Fences {
     pub(super) const fn new() -> Self {
-        Self { entries: HeapVec::new(), poison: None }
+        Self { first: [const { None }; FIRST], more: HeapVec::new(), poison: None }
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.first.iter().flatten().chain(&self.more)
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.first.iter_mut().flatten().chain(&mut self.more)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.first.iter().flatten().count() + self.more.len()
     }
 
     /// Why the memory will never be free, if that has been seen.
@@ -110,19 +126,11 @@ impl Fences {
     /// # Errors
     /// If the memory is never free. Everything stays as it is from then on.
     pub(super) fn tidy(&mut self) -> Result<(), FenceError> {
-        if let Some(error) = self.poison {
-            return Err(error);
-        }
-        let poison = &mut self.poison;
-        self.entries.retain(|entry| match entry.outcome() {
-            Outcome::Busy => true,
-            Outcome::Free => false,
-            Outcome::Never(error) => {
-                poison.get_or_insert(error);
-                true
-            }
-        });
-        poison.map_or(Ok(()), Err)
+        self.look(Usage::Kernel)?;
+        let stays = |entry: &Entry| entry.outcome() != Outcome::Free;
+        self.first.iter_mut().for_each(|place| *place = place.take().filter(stays));
+        self.more.retain(stays);
+        Ok(())
     }
 
     /// Whether nothing that `usage` asks for is pending.
@@ -130,81 +138,81 @@ impl Fences {
     /// # Errors
     /// As for [`Fences::tidy`]; one of another usage counts too.
     pub(super) fn is_idle(&mut self, usage: Usage) -> Result<bool, FenceError> {
-        let mut idle = true;
-        for entry in &self.entries {
+        self.look(usage)
+    }
+
+    fn look(&mut self, usage: Usage) -> Result<bool, FenceError> {
+        let (mut idle, mut poison) = (true, self.poison);
+        for entry in self.iter() {
             match entry.outcome() {
                 Outcome::Busy => idle &= !asked(usage, entry.usage),
                 Outcome::Free => {}
-                Outcome::Never(error) => {
-                    self.poison.get_or_insert(error);
-                }
+                Outcome::Never(error) => _ = poison.get_or_insert(error),
             }
         }
-        self.poison.map_or(Ok(idle), Err)
+        self.poison = poison;
+        poison.map_or(Ok(idle), Err)
     }
 
-    /// Whether `more` fences can be added without memory.
-    pub(super) fn has_room(&self, more: usize) -> bool {
-        self.entries.capacity() - self.entries.len() >= more
+    /// Whether `wanted` fences can be added without memory.
+    pub(super) fn has_room(&self, wanted: usize) -> bool {
+        let first = self.first.iter().filter(|place| place.is_none()).count();
+        first + self.more.capacity() - self.more.len() >= wanted
     }
 
-    /// What an empty list needs for `more` fences beside those here.
-    pub(super) fn room_for(&self, more: usize) -> usize {
-        let needed = self.entries.len().saturating_add(more);
-        needed.max(self.entries.capacity().saturating_mul(2)).max(ROOM_MIN)
+    /// What a list behind the first few needs for `wanted` fences beside those here.
+    pub(super) fn room_for(&self, wanted: usize) -> usize {
+        let needed = self.more.len().saturating_add(wanted);
+        needed.max(self.more.capacity().saturating_mul(2)).max(ROOM_MIN)
     }
 
     /// An empty list with room.
     pub(super) fn grown(room: usize) -> Result<HeapVec<Entry>, AllocError> {
-        let mut entries = HeapVec::new();
-        try_reserve(&mut entries, room)?;
-        Ok(entries)
+        let mut more = HeapVec::new();
+        try_reserve(&mut more, room)?;
+        Ok(more)
     }
 
-    /// Moves into `entries`, which is empty and large enough; the old list, empty, comes back to be freed.
-    pub(super) fn move_to(&mut self, mut entries: HeapVec<Entry>) -> HeapVec<Entry> {
-        entries.append(&mut self.entries);
-        core::mem::replace(&mut self.entries, entries)
+    /// Moves into `more`, which is empty and large enough; the old list, empty, comes back to be freed.
+    pub(super) fn move_to(&mut self, mut more: HeapVec<Entry>) -> HeapVec<Entry> {
+        more.append(&mut self.more);
+        core::mem::replace(&mut self.more, more)
     }
 
     /// Adds `new`, for which a slot was reserved. What it displaced, or itself if it is there already, comes back to be
     /// dropped where that is legal.
     pub(super) fn add(&mut self, mut new: Entry) -> Option<Entry> {
-        let mut free = None;
-        for at in 0..self.entries.len() {
-            let old = &mut self.entries[at];
-            if old.context == new.context {
-                let later = new.fence.seqno() > old.fence.seqno();
-                let same = new.fence.seqno() == old.fence.seqno();
-                if !later && old.usage <= new.usage {
-                    old.covers |= !same;
-                    return Some(new);
-                }
-                if (later || same) && old.usage >= new.usage {
-                    new.covers = old.covers || (!same && old.outcome() == Outcome::Busy);
-                    return Some(self.displace(at, new));
-                }
+        let related = |old: &Entry| new.is_behind(old) || old.is_behind(&new);
+        let known = self.iter_mut().find(|old| old.context == new.context && related(old));
+        if let Some(old) = known {
+            let same = old.fence.seqno() == new.fence.seqno();
+            if new.is_behind(old) {
+                old.covers |= !same;
+                return Some(new);
             }
-            if free.is_none() && self.entries[at].outcome() == Outcome::Free {
-                free = Some(at);
-            }
+            new.covers = old.covers || (!same && old.outcome() == Outcome::Busy);
+            let old = core::mem::replace(old, new);
+            return Some(self.displaced(old));
         }
-        if let Some(at) = free {
-            return Some(self.displace(at, new));
+        if let Some(old) = self.iter_mut().find(|old| old.outcome() == Outcome::Free) {
+            return Some(core::mem::replace(old, new));
         }
-        if self.entries.len() == self.entries.capacity() {
+        if let Some(place) = self.first.iter_mut().find(|place| place.is_none()) {
+            *place = Some(new);
+            return None;
+        }
+        if self.more.len() == self.more.capacity() {
             // A slot was promised, so this cannot be reached. Should it be, nobody would know any more when the memory is free.
             self.poison.get_or_insert(FenceError::Quarantined);
             return Some(new);
         }
         #[expect(clippy::disallowed_methods, reason = "there is room: it was reserved before")]
-        self.entries.push(new);
+        self.more.push(new);
         None
     }
 
-    /// Puts `new` in the place of an old entry, which comes back. An error on the old one is not lost.
-    fn displace(&mut self, at: usize, new: Entry) -> Entry {
-        let old = core::mem::replace(&mut self.entries[at], new);
+    /// An error on what was displaced is not lost.
+    fn displaced(&mut self, old: Entry) -> Entry {
         if let Outcome::Never(error) = old.outcome() {
             self.poison.get_or_insert(error);
         }
@@ -213,33 +221,27 @@ impl Fences {
 
     /// One step of putting `new` in the place of all fences of `context`; what it displaced comes back. `None`: done.
     pub(super) fn replace_one(&mut self, context: u64, new: &Entry) -> Option<Entry> {
-        let at = self.entries.iter().position(|old| old.context == context && old.fence != new.fence)?;
-        if self.entries.iter().any(|entry| entry.fence == new.fence) {
-            let old = self.entries.remove(at);
-            if let Outcome::Never(error) = old.outcome() {
-                self.poison.get_or_insert(error);
-            }
-            return Some(old);
-        }
-        Some(self.displace(at, new.clone()))
+        let there = self.iter().any(|entry| entry.fence == new.fence);
+        let old_one = |old: &Entry| old.context == context && old.fence != new.fence;
+        let old = if there {
+            let first = self.first.iter_mut().find_map(|place| place.take_if(|old| old_one(old)));
+            first.or_else(|| self.more.iter().position(old_one).map(|at| self.more.remove(at)))
+        } else {
+            self.iter_mut().find(|old| old_one(old)).map(|old| core::mem::replace(old, new.clone()))
+        };
+        old.map(|old| self.displaced(old))
     }
 
-    /// Those that `usage` asks for and that are in the way or have failed, into `copies`, which is empty. False, and nothing was
-    /// done, if there is not enough room.
+    /// Those that `usage` asks for and that are in the way or have failed, or all of them, into `copies`, which is empty. False,
+    /// and nothing was done, if there is not enough room.
     pub(super) fn copy_to(&mut self, usage: Usage, all: bool, copies: &mut HeapVec<Entry>) -> bool {
-        if copies.capacity() < self.entries.len() {
+        if copies.capacity() < self.len() {
             return false;
         }
-        for entry in self.entries.iter().filter(|entry| asked(usage, entry.usage)) {
-            let outcome = entry.outcome();
-            if let Outcome::Never(error) = outcome {
-                self.poison.get_or_insert(error);
-            }
-            if all || outcome != Outcome::Free {
-                #[expect(clippy::disallowed_methods, reason = "there is room: looked at above")]
-                copies.push(entry.clone());
-            }
-        }
+        // The error is in the poison then.
+        let _ = self.look(usage);
+        let asked = self.iter().filter(|entry| asked(usage, entry.usage));
+        copies.extend(asked.filter(|entry| all || entry.outcome() != Outcome::Free).cloned());
         true
     }
 }

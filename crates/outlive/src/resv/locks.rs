@@ -268,7 +268,7 @@ impl Locks {
     /// The fence at `index` of one that is locked.
     pub(super) fn fence(&self, place: u32, index: usize) -> Option<(Usage, Retired)> {
         let state = self.held[place as usize].reservation.inner.lock.state();
-        state.value.entries().get(index).map(|entry| (entry.usage, entry.fence.clone()))
+        state.value.iter().nth(index).map(|entry| (entry.usage, entry.fence.clone()))
     }
 
     pub(super) fn reservation(&self, place: u32) -> &Reservation {

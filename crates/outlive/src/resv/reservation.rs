@@ -113,7 +113,7 @@ impl Reservation {
         loop {
             let (copied, len) = {
                 let fences = &mut self.inner.lock.state().value;
-                (fences.copy_to(usage, all, &mut entries), fences.entries().len())
+                (fences.copy_to(usage, all, &mut entries), fences.len())
             };
             if copied {
                 return Ok(entries);
@@ -168,7 +168,7 @@ impl Reservation {
         loop {
             let next = {
                 let fences = &self.inner.lock.state().value;
-                let mut asked = fences.entries().iter().filter(|entry| usage.includes(entry.usage));
+                let mut asked = fences.iter().filter(|entry| usage.includes(entry.usage));
                 asked.find(|entry| unhinted(&entry.fence)).map(|entry| entry.fence.clone())
             };
             // Each is hinted once: then it has this hint or an earlier one.
@@ -188,7 +188,7 @@ impl Reservation {
                     let (owner, poison) = (state.owner(), state.value.poison());
                     return Ok(Told { id: self.id(), entries, waiting, owner, poison });
                 }
-                (state.value.entries().len(), waiters)
+                (state.value.len(), waiters)
             };
             try_reserve(&mut entries, fences)?;
             try_reserve(&mut waiting, waiters)?;

@@ -237,7 +237,7 @@ fn want_of_memory_made_up_or_real_leaves_everything_as_it_was() {
         let fresh: Vec<_> = (0..16).map(|_| resv()).collect();
         fail_nth_allocation(nth);
         let done = Transaction::new().run::<Vec<Slot<'_>>, _>(
-            |attempt| attempt.prepare_all(&fresh),
+            |attempt| attempt.prepare_all([&fresh, &fresh, &fresh].into_iter().flatten()),
             |sealed, slots| slots.into_iter().for_each(|slot| sealed.add(slot, Read, &Retired::stub())),
         );
         assert!(fresh.iter().all(|one| !one.is_locked()));
