@@ -275,3 +275,53 @@ fn a_reservation_keeps_nothing_of_who_added_and_handles_are_the_same_lock() {
     assert_ne!(resv().id(), on.id());
     assert!(on.describe().unwrap().to_string().contains("jobs fake signalled"), "names stay");
 }
+
+/// Whatever is added in whatever order, and whatever signals meanwhile: what was added and has not signaled is waited for, as its
+/// usage at least, by itself or by a later one of its context.
+#[test]
+fn nothing_that_was_added_is_forgotten_before_it_signals() {
+    for seed in 0..200_u64 {
+        let mut state = seed;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap() % below
+        };
+        let executor = executor();
+        let on = resv();
+        let queues = [Jobs::on(&executor), Jobs::on(&executor), Jobs::on(&executor)];
+        let mut fences: [Vec<Retired>; 3] = [const { Vec::new() }; 3];
+        let mut added: Vec<(Retired, Usage)> = Vec::new();
+        for _ in 0..60 {
+            let which = random(3);
+            match random(5) {
+                0 | 1 => fences[which].push(queues[which].job()),
+                2 => {
+                    let seqno = fences[which].iter().filter(|fence| fence.is_signaled()).count() as u64 + 1;
+                    if seqno <= fences[which].len() as u64 {
+                        queues[which].end(seqno);
+                    }
+                }
+                _ if !fences[which].is_empty() => {
+                    let fence = fences[which][random(fences[which].len())].clone();
+                    let usage = USAGES[random(4)];
+                    add(&on, usage, &fence);
+                    added.push((fence, usage));
+                }
+                _ => {}
+            }
+            added.retain(|(fence, _)| !fence.is_signaled());
+            let there = on.snapshot(Bookkeep).unwrap();
+            for (fence, usage) in &added {
+                let waited_for = there.iter().any(|(as_usage, it)| {
+                    it.context() == fence.context() && it.seqno() >= fence.seqno() && as_usage <= *usage
+                });
+                assert!(waited_for, "seed {seed}: {fence:?} as {usage:?} is not in {there:?}");
+            }
+            for usage in USAGES {
+                let busy = added.iter().any(|(_, of)| usage.includes(*of));
+                assert!(!busy || on.is_idle(usage) == Ok(false), "seed {seed}");
+            }
+            assert!(there.len() <= 12, "at most one for each usage of each context: {there:?}");
+        }
+    }
+}
