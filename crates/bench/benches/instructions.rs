@@ -9,7 +9,10 @@
 
 use core::hint::black_box;
 use gungraun::{library_benchmark, library_benchmark_group, main};
-use outlive_bench::instr::{self, Fixture, bypass_ready, dependent_ready, signal_ready, turns_ready, worker_ready};
+use outlive_bench::instr::{
+    self, Fixture, bypass_ready, dependent_ready, find_ready, merge_ready, signal_ready, turns_ready, worker_ready,
+};
+use outlive_bench::work::containers::{Fences, Points};
 use outlive_bench::work::turns::Turns;
 
 #[library_benchmark]
@@ -62,6 +65,25 @@ fn pick(mut turns: Turns) -> Turns {
     turns
 }
 
-library_benchmark_group!(name = jobs, benchmarks = [bypass, worker, dependent, signal, turn, pick]);
+#[library_benchmark]
+#[bench::of_1(merge_ready(1, 0))]
+#[bench::of_2_one_signaled(merge_ready(1, 1))]
+#[bench::of_2(merge_ready(2, 0))]
+#[bench::of_8(merge_ready(8, 0))]
+#[bench::of_64(merge_ready(64, 0))]
+fn merge(fences: Fences) -> Fences {
+    instr::merge(black_box(&fences));
+    fences
+}
+
+#[library_benchmark]
+#[bench::newest(find_ready(1_000))]
+#[bench::oldest_of_1000(find_ready(1))]
+fn find(points: (Points, u64)) -> (Points, u64) {
+    instr::find(black_box(&points));
+    points
+}
+
+library_benchmark_group!(name = jobs, benchmarks = [bypass, worker, dependent, signal, turn, pick, merge, find]);
 
 main!(library_benchmark_groups = jobs);

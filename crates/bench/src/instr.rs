@@ -2,6 +2,7 @@
 //! counts with `baseline.toml`. Everything runs on one thread, with a clock that stands still, after a warm-up.
 
 use crate::load::{self, Null};
+use crate::work::containers::{self, Fences, Points};
 use crate::work::turns::Turns;
 use crate::work::{bypass, chain, signal, turns};
 use core::fmt;
@@ -99,6 +100,30 @@ pub fn turn_life(turns: &mut Turns) {
 /// [`UNITS`] times the question whose turn it is.
 pub fn turn_pick(turns: &mut Turns) {
     turns::pick(turns, UNITS);
+}
+
+/// For [`merge`]: `pending` fences that are, and `signaled` that have signaled.
+#[must_use]
+pub fn merge_ready(pending: usize, signaled: usize) -> Fences {
+    let fences = containers::fences(pending, signaled);
+    containers::merge(&fences, 64);
+    fences
+}
+
+/// [`UNITS`] merges.
+pub fn merge(fences: &Fences) {
+    containers::merge(fences, UNITS);
+}
+
+/// For [`find`], of point `number`.
+#[must_use]
+pub fn find_ready(number: u64) -> (Points, u64) {
+    (containers::points(), number)
+}
+
+/// [`UNITS`] look-ups in a timeline of as many points.
+pub fn find((points, number): &(Points, u64)) {
+    containers::find(points, *number, UNITS);
 }
 
 const _: () = assert!(UNITS == chain::LENGTH, "a run is one chain");

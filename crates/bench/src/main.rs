@@ -1,16 +1,16 @@
 //! `outlive-bench [--quick] [--only NAME]`: prints the tables of `docs/benchmarks.md`.
 
-use outlive_bench::allocations::Counting;
+use outlive_bench::allocations::{self, Counting};
 use outlive_bench::counts;
 use outlive_bench::harness::{Effort, Row, Spread};
 use outlive_bench::report::{self, Aim};
-use outlive_bench::work::{bypass, chain, close, locks, signal, worker};
+use outlive_bench::work::{bypass, chain, close, containers, locks, signal, worker};
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOC: Counting = Counting;
 
-const NAMES: [&str; 7] = ["counts", "bypass", "worker", "chain", "signal", "close", "locks"];
+const NAMES: [&str; 8] = ["counts", "bypass", "worker", "chain", "signal", "containers", "close", "locks"];
 
 struct Args {
     effort: Effort,
@@ -100,6 +100,24 @@ fn run_chain(args: &Args, aims: &mut Vec<Aim>) {
     }
 }
 
+fn run_containers(args: &Args, aims: &mut Vec<Aim>) {
+    for (pending, signaled) in [(1, 0), (1, 1), (2, 0), (8, 0), (64, 0)] {
+        let rows = containers::run_merge(args.effort, pending, signaled);
+        report::rows(&format!("A merge of {} fences, {pending} pending, dropped again", pending + signaled), &rows);
+        if pending == 1 {
+            let fences = containers::fences(pending, signaled);
+            let allocated = allocations::during(|| containers::merge(&fences, 1000)).count;
+            let name = format!("a merge of {}, one pending", pending + signaled);
+            aims.push(Aim::at_most(&format!("{name}: at most 20 ns"), rows[0].ns.mid, 20.0, "ns"));
+            aims.push(Aim::at_most(&format!("{name}: no allocation (in 1,000)"), allocated as f64, 0.0, ""));
+        }
+    }
+    for number in [containers::POINTS, containers::POINTS / 2, 1] {
+        let rows = containers::run_find(args.effort, number);
+        report::rows(&format!("A look-up of point {number} of {}", containers::POINTS), &rows);
+    }
+}
+
 fn run_close(args: &Args, aims: &mut Vec<Aim>) {
     let (closings, alone) = close::run(if args.quick { 3 } else { 30 });
     report::closings(&closings, alone);
@@ -167,6 +185,9 @@ fn main() -> ExitCode {
             let title = format!("A signal alone, {closures} closures registered");
             report::rows(&title, &signal::run_signal(args.effort, closures));
         }
+    }
+    if wanted("containers") {
+        run_containers(&args, &mut aims);
     }
     if wanted("close") {
         run_close(&args, &mut aims);

@@ -3,6 +3,7 @@
 pub mod bypass;
 pub mod chain;
 pub mod close;
+pub mod containers;
 pub mod locks;
 pub mod signal;
 pub mod turns;
