@@ -9,10 +9,11 @@
 
 use core::hint::black_box;
 use gungraun::{library_benchmark, library_benchmark_group, main};
+use outlive::Fence;
 use outlive_bench::instr::{
     self, Fixture, bypass_ready, dependent_ready, find_ready, merge_ready, signal_ready, turns_ready, worker_ready,
 };
-use outlive_bench::work::containers::{Fences, Points};
+use outlive_bench::work::containers::{Fences, Kind, Points, readable};
 use outlive_bench::work::turns::Turns;
 
 #[library_benchmark]
@@ -77,6 +78,15 @@ fn merge(fences: Fences) -> Fences {
 }
 
 #[library_benchmark]
+#[bench::leaf(readable(Kind::Leaf))]
+#[bench::array(readable(Kind::Array))]
+#[bench::point(readable(Kind::Point))]
+fn read(fence: (Fence, Fences)) -> (Fence, Fences) {
+    instr::read(black_box(&fence));
+    fence
+}
+
+#[library_benchmark]
 #[bench::newest(find_ready(1_000))]
 #[bench::oldest_of_1000(find_ready(1))]
 fn find(points: (Points, u64)) -> (Points, u64) {
@@ -84,6 +94,6 @@ fn find(points: (Points, u64)) -> (Points, u64) {
     points
 }
 
-library_benchmark_group!(name = jobs, benchmarks = [bypass, worker, dependent, signal, turn, pick, merge, find]);
+library_benchmark_group!(name = jobs, benchmarks = [bypass, worker, dependent, signal, turn, pick, merge, find, read]);
 
 main!(library_benchmark_groups = jobs);

@@ -6,7 +6,7 @@ use crate::work::containers::{self, Fences, Points};
 use crate::work::turns::Turns;
 use crate::work::{bypass, chain, signal, turns};
 use core::fmt;
-use outlive::{Executor, FenceContext, JobQueue};
+use outlive::{Executor, Fence, FenceContext, JobQueue};
 
 /// Something that was made and warmed up before counting begins.
 pub struct Fixture {
@@ -113,6 +113,11 @@ pub fn merge_ready(pending: usize, signaled: usize) -> Fences {
 /// [`UNITS`] merges.
 pub fn merge(fences: &Fences) {
     containers::merge(fences, UNITS);
+}
+
+/// [`UNITS`] questions whether a fence has signaled: what it is makes no difference, for it is one load.
+pub fn read((fence, _): &(Fence, Fences)) {
+    containers::read(fence, UNITS);
 }
 
 /// For [`find`], of point `number`.

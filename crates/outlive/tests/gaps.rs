@@ -68,7 +68,7 @@ fn deadlines_keep_the_earliest_and_reach_all_that_is_waited_for() {
     timeline.add(1, &Fence::all_of(&fences[..2]).unwrap()).unwrap();
     let point = timeline.add(2, &fences[2]).unwrap();
     let object = Syncobj::new(&executor, "o").unwrap();
-    object.submit(1, &Fence::any_of(&[point.clone()]).unwrap()).unwrap();
+    object.submit(1, &point).unwrap();
     let wait = SyncobjWait::all_of(&[(&object, 1), (&object, 2)], Until::SubmittedAndSignaled).unwrap();
     wait.set_deadline(ns(9000));
     point.set_deadline(ns(8000));

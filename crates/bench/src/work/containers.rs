@@ -89,6 +89,39 @@ pub fn points() -> Points {
     Points { timeline, _producers: fences }
 }
 
+/// What is read: a fence, an array of two, or a point of a timeline.
+#[must_use]
+pub fn readable(kind: Kind) -> (Fence, Fences) {
+    let fences = fences(2, 0);
+    let fence = match kind {
+        Kind::Leaf => fences.fences[0].clone(),
+        Kind::Array => Fence::all_of(&fences.fences).expect("memory for an array"),
+        Kind::Point => {
+            let timeline = Timeline::new("bench").expect("memory");
+            timeline.add(1, &fences.fences[0]).expect("memory for a point")
+        }
+    };
+    (fence, fences)
+}
+
+/// What a fence is.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// No container.
+    Leaf,
+    /// All of two.
+    Array,
+    /// A timeline's.
+    Point,
+}
+
+/// Asks `n` times whether it has signaled.
+pub fn read(fence: &Fence, n: u64) {
+    for _ in 0..n {
+        black_box(black_box(fence).is_signaled());
+    }
+}
+
 /// Looks point `number` up `n` times.
 ///
 /// # Panics

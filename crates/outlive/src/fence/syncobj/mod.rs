@@ -22,46 +22,29 @@
 //! does not change a running wait, and resetting an empty one changes nothing.
 
 mod cell;
+mod error;
+mod handle;
 pub(super) mod wait;
 
+pub use error::SyncobjError;
+pub use handle::{SyncobjWait, Until};
+
 use self::cell::{Inner, Payload, PointRoom};
-use self::wait::{Found, Maker};
-use super::container::ContainerError;
-use super::container::Sort;
+use super::container::{ContainerError, Sort};
 use super::state::Fence;
+#[cfg(doc)]
 use super::user::UserFence;
-use super::wait::WaitError;
 use crate::exec::Executor;
 use crate::exec::object::Object;
 use crate::mem::{AllocError, HeapVec, try_push, try_reserve};
 use crate::sabotage::{self, Sabotage};
 use crate::sync::atomic::Ordering;
-use crate::time::Time;
 use core::fmt;
 
 /// A cell for a fence, or a timeline of them. Clones are handles on the same one. When the last handle goes, what waits
 /// for points that were not submitted ends with [`FenceError::Canceled`](crate::FenceError::Canceled).
 pub struct Syncobj {
     inner: Object<Inner>,
-}
-
-/// Why something was not done with sync objects. Nothing was changed, in none of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SyncobjError {
-    /// Nobody submitted that point yet (`-EINVAL`).
-    NotSubmitted {
-        /// Which of those that were asked for.
-        index: usize,
-        /// The point.
-        point: u64,
-        /// The last one that was submitted, 0 if none.
-        last: u64,
-    },
-    /// No sync objects were given (`-EINVAL`).
-    None,
-    /// It cannot be submitted as it is, or there is no memory.
-    Container(ContainerError),
 }
 
 /// How far a sync object is.
@@ -73,30 +56,12 @@ pub struct Progress {
     pub submitted: u64,
 }
 
-/// What a wait is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// The signal of what is submitted now; what is not is refused.
-    Signaled,
-    /// The signal, also of what is still to be submitted (`WAIT_FOR_SUBMIT`).
-    SubmittedAndSignaled,
-    /// That it is submitted (`WAIT_AVAILABLE`).
-    Submitted,
-}
-
 /// Memory for one point of one sync object, whatever becomes of it meanwhile.
 #[derive(Debug)]
 #[must_use = "it is memory only; submit something with it"]
 pub struct PointReservation {
     room: PointRoom,
     object: Syncobj,
-}
-
-/// A wait for points of sync objects, as a [`UserFence`]: to be waited for, awaited, or made what a job waits for before it is
-/// published ([`commit_when`](crate::Reserved::commit_when)). Dropping its last handle ends it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SyncobjWait {
-    user: UserFence,
 }
 
 impl Syncobj {
@@ -302,74 +267,6 @@ impl<'a> Signal<'a> {
     }
 }
 
-impl SyncobjWait {
-    /// Signals once each of `points` has: with the error of the first in order that failed, at the time of the last. None at all is
-    /// done at once. Allocates.
-    ///
-    /// # Errors
-    /// [`SyncobjError::NotSubmitted`] with [`Until::Signaled`], no memory.
-    pub fn all_of(points: &[(&Syncobj, u64)], until: Until) -> Result<Self, SyncobjError> {
-        Self::of(points, until, true)
-    }
-
-    /// Signals with the first of `points` that does, with its result; [`SyncobjWait::first`] says which. None at all is
-    /// [`SyncobjError::None`]. Allocates.
-    ///
-    /// # Errors
-    /// As for [`SyncobjWait::all_of`].
-    pub fn any_of(points: &[(&Syncobj, u64)], until: Until) -> Result<Self, SyncobjError> {
-        some(points)?;
-        Self::of(points, until, false)
-    }
-
-    fn of(points: &[(&Syncobj, u64)], until: Until, all: bool) -> Result<Self, SyncobjError> {
-        let first = points.first().map(|(first, _)| &*first.inner);
-        let mut maker = Maker::new(points.len(), all, until == Until::Submitted, first)?;
-        for (index, (object, number)) in points.iter().enumerate() {
-            let found = match object.inner.payload().find(*number) {
-                Ok(found) => Some(Found::Submitted(found)),
-                Err(last) if until == Until::Signaled && !sabotage::is(Sabotage::AcceptUnsubmitted) => {
-                    return Err(SyncobjError::NotSubmitted { index, point: *number, last });
-                }
-                Err(_) => None,
-            };
-            maker.push(object.inner.clone(), *number, found);
-        }
-        Ok(Self { user: UserFence::of(maker.finish()) })
-    }
-
-    /// Which of the points ended a wait for any.
-    #[must_use]
-    pub fn first(&self) -> Option<usize> {
-        wait::first(self.user.inner())
-    }
-
-    /// Hints that somebody would like it signaled by `at`: forwarded to what was submitted, and to what will be.
-    pub fn set_deadline(&self, at: Time) {
-        self.user.inner().set_deadline(at);
-    }
-
-    /// As a user fence.
-    #[must_use]
-    pub const fn as_user_fence(&self) -> &UserFence {
-        &self.user
-    }
-
-    /// Blocks until it has signaled, at the latest until `deadline`, absolute, on the clock of the objects' executor; what is past
-    /// makes it a look.
-    ///
-    /// # Errors
-    /// As for [`Fence::wait`].
-    #[track_caller]
-    pub fn wait_until(&self, deadline: Time) -> Result<(), WaitError> {
-        let timeout = match deadline {
-            Time::NEVER => core::time::Duration::MAX,
-            deadline => deadline.since(wait::now(self.user.inner())),
-        };
-        self.user.wait(timeout)
-    }
-}
-
 impl Clone for Syncobj {
     fn clone(&self) -> Self {
         // ORDERING: made from an existing handle.
@@ -398,27 +295,5 @@ impl Eq for Syncobj {}
 impl fmt::Debug for Syncobj {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {:?}", *self.inner, self.query())
-    }
-}
-
-impl fmt::Display for SyncobjError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotSubmitted { index, point, last } => write!(
-                f,
-                "entry {index}: nobody submitted point {point} yet, the last one is {last}; wait for it with \
-                 `Until::SubmittedAndSignaled`"
-            ),
-            Self::None => f.write_str("no sync objects were given; give at least one"),
-            Self::Container(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for SyncobjError {}
-
-impl From<AllocError> for SyncobjError {
-    fn from(error: AllocError) -> Self {
-        Self::Container(error.into())
     }
 }
