@@ -90,6 +90,9 @@ pub fn points() -> Points {
 }
 
 /// What is read: a fence, an array of two, or a point of a timeline.
+///
+/// # Panics
+/// Without memory.
 #[must_use]
 pub fn readable(kind: Kind) -> (Fence, Fences) {
     let fences = fences(2, 0);
