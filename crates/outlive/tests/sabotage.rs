@@ -288,14 +288,24 @@ fn lose_wake_up() {
     sees(Sabotage::LoseWakeUp, || {
         let executor = Executor::builder().threads().unwrap();
         let context = FenceContext::new(&executor, Names { driver: "d", timeline: "t" }).unwrap();
-        let (signaler, fence) = context.allocate().unwrap().publish();
-        let begun = Instant::now();
-        std::thread::scope(|scope| {
-            scope.spawn(|| fence.wait(Duration::from_secs(2)));
-            std::thread::sleep(20 * MS);
-            signaler.signal(Ok(()));
-        });
-        assert!(begun.elapsed() < Duration::from_secs(1), "it slept to its timeout");
+        // The waiter is to be asleep when the signal comes; on a busy machine that takes a while, so it has several chances.
+        for nap in [20, 40, 80, 160, 320] {
+            let (signaler, fence) = context.allocate().unwrap().publish();
+            let (begin, began) = std::sync::mpsc::channel();
+            let slept = std::thread::scope(|scope| {
+                let waiter = scope.spawn(move || {
+                    begin.send(()).unwrap();
+                    let begun = Instant::now();
+                    let _ = fence.wait(Duration::from_secs(4));
+                    begun.elapsed()
+                });
+                began.recv().unwrap();
+                std::thread::sleep(nap * MS);
+                signaler.signal(Ok(()));
+                waiter.join().unwrap()
+            });
+            assert!(slept < Duration::from_secs(4), "it slept to its timeout");
+        }
     });
 }
 
