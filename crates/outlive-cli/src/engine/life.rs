@@ -29,6 +29,26 @@ impl Wait {
     }
 }
 
+/// All that a job waits for. Most wait for one at most, which needs no list.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    first: Option<Wait>,
+    more: Vec<Wait>,
+}
+
+impl Waits {
+    pub(super) fn push(&mut self, wait: Wait) {
+        match self.first {
+            None => self.first = Some(wait),
+            Some(_) => self.more.push(wait),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Wait> {
+        self.first.iter().chain(&self.more)
+    }
+}
+
 /// A job that was committed.
 #[derive(Debug)]
 pub(super) struct OpenJob {
@@ -41,7 +61,7 @@ pub(super) struct OpenJob {
     pub(super) committed_ns: u64,
     pub(super) finished: Fence,
     pub(super) retired: Fence,
-    pub(super) waits: Vec<Wait>,
+    pub(super) waits: Waits,
     /// What it draws, if somebody wants it.
     pub(super) picture: Option<Arc<Buffer>>,
 }

@@ -8,7 +8,7 @@ use outlive_sim::gpu::{MemoryError, PAGE_BYTES};
 
 use super::Engine;
 use super::cycles::{Cycle, Made};
-use super::life::{Life, OpenJob, Wait};
+use super::life::{Life, OpenJob, Wait, Waits};
 use super::script::JobPlan;
 use super::words::{fault, policy, work};
 use crate::scenario::model;
@@ -94,9 +94,9 @@ impl Engine<'_> {
     }
 
     /// Adds what the job of `plan` depends on and reads; gives what it waits for.
-    fn add_dependencies(&self, instance: usize, plan: &JobPlan, spec: &mut JobSpec) -> Vec<Wait> {
+    fn add_dependencies(&self, instance: usize, plan: &JobPlan, spec: &mut JobSpec) -> Waits {
         let client = self.scenario.client_of(instance);
-        let mut waits = Vec::new();
+        let mut waits = Waits::default();
         let last = self.instances[instance].life.as_ref().and_then(|life| life.last.as_ref());
         if let Some(last) = last.filter(|_| client.chain) {
             // What came of one request is nothing to the next.
@@ -107,7 +107,7 @@ impl Engine<'_> {
         let on_error = policy(client.on_after_error());
         match self.other(instance, plan.cycle) {
             Some(Cycle::Committed(jobs)) => {
-                waits.extend(jobs.iter().map(|made| Wait { job: made.job.clone(), on_error }));
+                jobs.iter().for_each(|made| waits.push(Wait { job: made.job.clone(), on_error }));
                 let place = usize::try_from(plan.place).unwrap_or(usize::MAX).min(jobs.len().saturating_sub(1));
                 spec.reads.extend(jobs.get(place).and_then(Made::output));
             }

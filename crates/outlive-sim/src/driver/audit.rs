@@ -11,6 +11,7 @@ use outlive::trace::{Blocked, Event, FenceId, QueueChange, Record};
 
 use super::machine::{Machine, Shared};
 use crate::gpu::checkers::ids::IdMap;
+use crate::gpu::checkers::window::Window;
 use crate::gpu::{Audit, FenceName, JobId, Observation, OrderedBy};
 
 /// Violations kept in words, of those that the driver itself finds.
@@ -39,14 +40,17 @@ struct Watched {
     /// Of bare fences: the newest that was published, as far as the audit was told, and those that signaled before it was.
     newest: u64,
     early: Vec<u64>,
+    /// Of `retired` fences: their jobs, until they signal.
+    jobs: Window<Committed>,
 }
 
 /// A job that was committed and has not retired.
 #[derive(Debug, Default)]
 struct Committed {
     credits: u32,
-    /// `finished` fences of jobs that go before it.
-    behind: Vec<FenceId>,
+    /// `finished` fences of jobs that go before it: the first, and more.
+    behind: Option<FenceId>,
+    more_behind: Vec<FenceId>,
     /// Its name for the checkers, once it was on a ring.
     name: Option<JobId>,
 }
@@ -56,7 +60,6 @@ struct Committed {
 pub(crate) struct Books {
     contexts: IdMap<u64, Watched>,
     next_context: u64,
-    jobs: IdMap<FenceId, Committed>,
     /// By the library's number of a queue: credits that it withheld though nobody had them.
     withheld: BTreeMap<u64, u64>,
     overdrawn: u64,
@@ -75,8 +78,8 @@ impl Books {
     /// Watches a context from now on, under a small number.
     fn watch(&mut self, context: u64, slot: Slot) {
         if !self.contexts.contains_key(&context) {
-            let (number, newest, early) = (self.next_context, 0, Vec::new());
-            self.contexts.insert(context, Watched { number, slot, open: 0, ended: false, newest, early });
+            let (number, newest, early, jobs) = (self.next_context, 0, Vec::new(), Window::default());
+            self.contexts.insert(context, Watched { number, slot, open: 0, ended: false, newest, early, jobs });
             self.next_context += 1;
         }
     }
@@ -90,9 +93,25 @@ impl Books {
         }
     }
 
+    /// The jobs of the queue of one whose `finished` fence is given. They are kept with the last of its fences to signal.
+    fn jobs_of(&mut self, finished: FenceId) -> Option<&mut Window<Committed>> {
+        self.contexts.get_mut(&(finished.context + 1)).map(|watched| &mut watched.jobs)
+    }
+
+    /// The job whose `finished` fence is given.
+    fn job(&self, finished: FenceId) -> Option<&Committed> {
+        self.contexts.get(&(finished.context + 1))?.jobs.get(finished.seqno)
+    }
+
+    /// As [`Books::job`]; a new one if there is none, unless its queue is not known.
+    fn job_or_new(&mut self, finished: FenceId) -> Option<&mut Committed> {
+        Some(self.jobs_of(finished)?.entry(finished.seqno))
+    }
+
     #[cfg(test)]
     pub(crate) fn size(&self) -> usize {
-        self.contexts.len() + self.jobs.len() + self.withheld.len() + self.words.len()
+        let jobs: usize = self.contexts.values().map(|watched| watched.jobs.len()).sum();
+        self.contexts.len() + jobs + self.withheld.len() + self.words.len()
     }
 
     /// Something that one may have has two.
@@ -168,11 +187,11 @@ impl Machine {
 
     /// A job is about to be put on a ring: from here on it has a name, and so do those that go before it.
     pub(crate) fn job_named(&mut self, finished: FenceId, job: JobId) {
-        let entry = self.books.jobs.entry(finished).or_default();
+        let Some(entry) = self.books.job_or_new(finished) else { return };
         entry.name = Some(job);
-        let behind = core::mem::take(&mut entry.behind);
-        for earlier in behind {
-            if let Some(before) = self.books.jobs.get(&earlier).and_then(|earlier| earlier.name) {
+        let behind = (entry.behind.take(), core::mem::take(&mut entry.more_behind));
+        for earlier in behind.0.into_iter().chain(behind.1) {
+            if let Some(before) = self.books.job(earlier).and_then(|earlier| earlier.name) {
                 self.observe(Observation::Ordered { before, after: job, by: OrderedBy::Host });
             }
         }
@@ -191,14 +210,21 @@ impl Machine {
             Event::Queue { context, change: QueueChange::Drained } => self.queue_drained(context),
             Event::JobQueued { job, credits, .. } => {
                 self.queue_heard_of(job.context - 1);
-                self.books.jobs.entry(job).or_default().credits = credits;
+                if let Some(entry) = self.books.job_or_new(job) {
+                    entry.credits = credits;
+                }
                 for context in [job.context - 1, job.context, job.context + 1] {
                     self.created(FenceId { context, ..job });
                 }
             }
             Event::JobDependency { job, on } => {
-                if let Some(earlier) = self.books.job_behind(on) {
-                    self.books.jobs.entry(job).or_default().behind.push(earlier);
+                let earlier = self.books.job_behind(on);
+                if let Some((earlier, entry)) = earlier.and_then(|earlier| Some((earlier, self.books.job_or_new(job)?)))
+                {
+                    match entry.behind {
+                        None => entry.behind = Some(earlier),
+                        Some(_) => entry.more_behind.push(earlier),
+                    }
                 }
             }
             Event::JobBlocked { job, reason: Blocked::Credits } => self.held_back(job),
@@ -217,17 +243,17 @@ impl Machine {
             return;
         }
         watched.open = watched.open.saturating_sub(1);
+        if slot == Slot::Retired {
+            watched.jobs.remove(fence.seqno);
+        }
         let name = FenceName { context: watched.number, seqno: fence.seqno };
         self.observe(Observation::FenceSignaled { fence: name });
-        if slot == Slot::Retired {
-            self.books.jobs.remove(&FenceId { context: fence.context - 1, ..fence });
-        }
         self.forget_ended(fence.context);
     }
 
     /// The library holds a job back for want of credits. By the ring's own book, is it right?
     fn held_back(&mut self, job: FenceId) {
-        let wanted = self.books.jobs.get(&job).map_or(0, |job| job.credits);
+        let wanted = self.books.job(job).map_or(0, |job| job.credits);
         let queue = job.context - 1;
         let Some((_, ring)) = self.all_units().find_map(|unit| unit.ring_of(queue)) else { return };
         let free = ring.credits.saturating_sub(ring.held);

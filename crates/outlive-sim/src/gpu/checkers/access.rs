@@ -15,6 +15,7 @@
 use alloc::format;
 
 use super::ids::IdMap;
+use super::window::Window;
 use super::{Audit, Violations};
 use crate::gpu::faults::FaultKind;
 use crate::gpu::observe::{Observation, OrderedBy, Stamped};
@@ -61,7 +62,7 @@ pub struct AccessChecker {
     jobs: IdMap<JobId, Job>,
     /// By memory, then by page.
     pages: Vec<Vec<Page>>,
-    payloads: IdMap<u64, JobId>,
+    payloads: Window<JobId>,
     /// Lists of pages of jobs that are gone, for their room.
     spare: Vec<Vec<PageId>>,
     released_while_hardware_busy: u64,
@@ -164,7 +165,7 @@ impl AccessChecker {
     }
 
     fn payload_released(&mut self, payload: u64, at: Time, violations: &mut Violations) {
-        let Some(job) = self.payloads.remove(&payload) else { return };
+        let Some(job) = self.payloads.remove(payload) else { return };
         if self.jobs.get(&job).is_some_and(|job| job.open) {
             self.released_while_hardware_busy += 1;
             violations.add(|| format!("{at}: payload {payload} was dropped while {job} was on the hardware"));

@@ -9,6 +9,7 @@ pub mod fences;
 pub mod objects;
 
 pub(crate) mod ids;
+pub(crate) mod window;
 
 use super::memory::Memory;
 use super::observe::{Observation, Stamped};

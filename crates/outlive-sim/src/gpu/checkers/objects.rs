@@ -6,6 +6,7 @@
 use alloc::format;
 
 use super::ids::IdMap;
+use super::window::Window;
 use super::{Audit, Violations};
 use crate::gpu::observe::{LeaseKind, Observation, Stamped};
 use crate::gpu::types::JobId;
@@ -22,7 +23,7 @@ struct Payload {
 /// Watches what must be given back.
 #[derive(Debug, Default)]
 pub struct ObjectChecker {
-    payloads: IdMap<u64, Payload>,
+    payloads: Window<Payload>,
     /// What each job holds, where it is not zero; negative if it gave back more than it took.
     leases: IdMap<(JobId, LeaseKind), i128>,
     /// Allocated less freed; negative if the checker began to look late.
@@ -42,7 +43,7 @@ impl ObjectChecker {
             }
             Observation::PayloadReleased { payload } => {
                 self.released += 1;
-                match self.payloads.remove(&payload) {
+                match self.payloads.remove(payload) {
                     None => violations.add(|| format!("{at}: payload {payload} was released but not alive")),
                     Some(Payload { quarantined: true, .. }) => {
                         violations.add(|| format!("{at}: payload {payload} left the quarantine"))
@@ -51,7 +52,7 @@ impl ObjectChecker {
                 }
             }
             Observation::Quarantined { payload } => {
-                if let Some(alive) = self.payloads.get_mut(&payload) {
+                if let Some(alive) = self.payloads.get_mut(payload) {
                     alive.quarantined = true;
                 }
             }
@@ -83,9 +84,7 @@ impl ObjectChecker {
         audit.payloads_created = self.created;
         audit.payloads_released = self.released;
         let mut charged = 0;
-        let mut payloads: Vec<(&u64, &Payload)> = self.payloads.iter().collect();
-        payloads.sort_unstable_by_key(|(payload, _)| **payload);
-        for (payload, alive) in payloads {
+        for (payload, alive) in self.payloads.iter() {
             charged += alive.bytes;
             if alive.quarantined {
                 audit.quarantined_bytes += alive.bytes;
