@@ -205,7 +205,7 @@ pub struct ReplayArgs {
     pub file: PathBuf,
 
     /// To how many clients the requests go, in turn
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub clients: u32,
 
     /// So many times as fast as they came

@@ -222,7 +222,7 @@ fn pictures_and_the_real_clock_do_as_in_a_run() {
     let results = results_of(&command.current_dir(folder.path()).args(args).output().unwrap());
     assert_eq!((&results["clock"], sum(&results, "submitted")), (&json!("real"), 10));
     assert!(results["elapsed_us"].as_u64().unwrap() >= 100_000);
-    assert!(fs::read_to_string(folder.path().join("t.svg")).unwrap().contains("client.7"));
+    assert!(fs::read_to_string(folder.path().join("t.svg")).unwrap().contains("client.23"));
     assert_eq!(fs::read_dir(folder.path().join("f")).unwrap().count(), 0, "requests draw nothing");
     let quiet = replay(AZURE, &["--quiet", "--clock", "virtual"]);
     assert_eq!((quiet.status.code(), quiet.stdout.len() + quiet.stderr.len()), (Some(0), 0));
@@ -233,7 +233,7 @@ fn the_table_says_what_is_assumed() {
     let output = replay(AZURE, &["--clock", "virtual", "--speed", "2.5"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
-        text.contains("3 requests (azure-llm-2023), 2.5 times as fast as they came, to 8 clients in turn\n"),
+        text.contains("3 requests (azure-llm-2023), 2.5 times as fast as they came, to 24 clients in turn\n"),
         "{text}"
     );
     assert!(text.contains("Assumed, since a trace has lengths only: 20 µs of hardware time"), "{text}");

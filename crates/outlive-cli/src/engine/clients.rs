@@ -95,7 +95,10 @@ impl Engine<'_> {
             match self.instances[instance].script.next(&seen) {
                 Step::Away if self.instances[instance].wanted && !self.ending => return self.try_to_come(instance),
                 Step::Away | Step::UntilOther => return,
-                Step::Over => return self.wake_followers(instance),
+                Step::Over => {
+                    self.wake_followers(instance);
+                    return self.wake_when_all_retired(instance);
+                }
                 Step::UntilUnfinished(most) => return self.wake_when_unfinished(instance, most),
                 Step::Until(at_ns) => return self.look_at(instance, at_ns),
                 Step::Submit(plan) => match self.submit(instance, &plan) {
@@ -163,6 +166,14 @@ impl Engine<'_> {
     fn wake_when_retired(&mut self, instance: usize) {
         let fence = self.instances[instance].life.as_ref().and_then(Life::next_retirement).cloned();
         self.wake_after(instance, fence);
+    }
+
+    /// It has nothing more to do, and the run may be over with its last job.
+    fn wake_when_all_retired(&mut self, instance: usize) {
+        let fence = self.instances[instance].life.as_ref().and_then(Life::last_retirement).cloned();
+        if fence.is_some() {
+            self.wake_after(instance, fence);
+        }
     }
 
     /// Takes what has retired off `instance`'s books.

@@ -5,7 +5,6 @@ use core::time::Duration;
 
 use outlive::Time;
 
-use super::clients::Instance;
 use super::pace::Pace;
 use super::{Engine, NS_PER_MS};
 use crate::args::Clock;
@@ -41,13 +40,13 @@ impl Engine<'_> {
                 return;
             }
             let own = self.agenda.next_ns().map(|at_ns| Time::from_ns(at_ns + self.epoch_ns));
-            if self.may_skip() {
-                let limit = own.unwrap_or(Time::NEVER);
-                let (inbox, host, resets) = (&self.inbox, &self.host, self.resets_seen);
-                let woken = || inbox.has_any() || host.resets() > resets || interrupted.load(Ordering::Relaxed);
-                if self.host.run_while_waiting(limit, woken) {
-                    continue;
-                }
+            // Nobody needs to look before a client is woken, or something of its own is due. Who has nothing more to do is woken
+            // by its last job, so that the run is not longer than that; but somebody looks whether it is stuck.
+            let limit = own.unwrap_or(Time::NEVER).min(self.host.now().after(STUCK_AFTER / 2));
+            let (inbox, host, resets) = (&self.inbox, &self.host, self.resets_seen);
+            let woken = || inbox.has_any() || host.resets() > resets || interrupted.load(Ordering::Relaxed);
+            if self.host.run_while_waiting(limit, woken) {
+                continue;
             }
             let next = match (self.host.next_event(), own) {
                 (Some(host), Some(own)) => host.min(own),
@@ -59,12 +58,6 @@ impl Engine<'_> {
             };
             self.host.advance_to(next.max(self.host.now()));
         }
-    }
-
-    /// Whether nobody needs to look before a client is woken or something of its own is due: at the end somebody does,
-    /// so that the run is not longer than its last job.
-    fn may_skip(&self) -> bool {
-        !self.ending && !self.instances.iter().all(Instance::submits_nothing)
     }
 
     /// As time passes by itself.
