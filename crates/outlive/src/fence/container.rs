@@ -16,7 +16,8 @@
 //! same lock before its memory goes. So each signal finds a container that is whole, or none.
 //!
 //! # Contexts
-//! Making one allocates. Advancing one, in the signal of a member, does not, and takes a timeline's lock at most.
+//! Making one allocates. Advancing one, in the signal of a member, does not, and takes at most the plain lock of a timeline or of
+//! sync objects, one at a time.
 #![expect(unsafe_code, reason = "blocks found by offset, nodes in them; docs/unsafe.md, `fence::container`")]
 
 use super::array;

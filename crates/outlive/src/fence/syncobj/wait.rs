@@ -159,7 +159,7 @@ fn proceed(wait: &Fence, entry: &Entry, hub: &Ref<Hub>) {
     if let (false, Some(Found::Submitted(Some(fence)))) = (enough, &found) {
         // SAFETY: idle, in the wait's block; `drop_own` takes it off.
         if unsafe { entry.at.hang(fence) } {
-            // Whoever waited already told those entries only that had found something.
+            // Whoever waits already has told only those entries that had found something by then.
             if wait.word() & ARMED != 0 {
                 fence.arm();
             }
