@@ -9,7 +9,8 @@
 use super::bo::BoId;
 use super::clear::{ToClear, What};
 use super::driver::VmDriver;
-use super::shared::{PairInner, Phase, Whole};
+use super::pairs::{PairInner, Phase};
+use super::shared::Whole;
 use crate::exec::object::Object;
 use core::fmt;
 

@@ -17,7 +17,8 @@
 use super::close::BoIter;
 use super::driver::VmDriver;
 use super::mapping::Mapping;
-use super::shared::{PairInner, Phase, VmInner, Whole};
+use super::pairs::{PairInner, Phase};
+use super::shared::{VmInner, Whole};
 use super::{Edit, Iter, OpenBo};
 use crate::exec::object::Object;
 use crate::sabotage::{self, Sabotage};

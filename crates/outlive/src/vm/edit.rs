@@ -7,16 +7,16 @@
 
 use super::bo::BoId;
 use super::buffer::VmBo;
+use super::change::VmPlan;
 use super::close::{BoIter, Detached};
 use super::driver::{Bo, VmDriver};
 use super::handle::VmError;
-use super::plan::Plan;
+use super::pairs::{BoFacts, OpenBo, PairInner, Phase};
 use super::request::{PlanError, Request};
-use super::shared::{BoFacts, Body, Figures, OpenBo, PairInner, Phase, State, VmInner, Whole};
+use super::shared::{Body, Figures, State, VmInner, Whole};
 use super::space::{Space, SpaceError};
 use super::turn::wait_in_line;
-use super::usage::{Binding, VmUse};
-use super::{Apply, OpenRefused, RolledBack, VaRange};
+use super::{OpenRefused, VaRange};
 use crate::check::{self, Violation};
 use crate::exec::object::Object;
 use crate::resv::Transaction;
@@ -267,7 +267,7 @@ impl<D: VmDriver> Edit<D> {
     pub fn plan(&mut self, requests: &[Request<D::Mapping>]) -> Result<VmPlan<'_, D>, PlanError> {
         self.settle();
         let Some(body) = &mut self.body else { unreachable!("there until it is dropped") };
-        Ok(VmPlan { plan: body.space.plan(requests)?, vm: &self.vm })
+        Ok(VmPlan::new(body.space.plan(requests)?, &self.vm))
     }
 
     /// As [`Space::fill`].
@@ -337,49 +337,5 @@ impl<D: VmDriver> Drop for Edit<D> {
 impl<D: VmDriver> fmt::Debug for Edit<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Edit({:?})", self.body.as_ref().map(|body| &body.space))
-    }
-}
-
-/// A [`Plan`] of an address space with handles; it reads as one. Dropped, it leaves no trace.
-#[must_use = "a plan changes nothing until it is committed"]
-pub struct VmPlan<'a, D: VmDriver> {
-    plan: Plan<'a, OpenBo<D>, D::Mapping>,
-    vm: &'a Object<VmInner<D>>,
-}
-
-impl<D: VmDriver> VmPlan<'_, D> {
-    pub(super) const fn vm(&self) -> &Object<VmInner<D>> {
-        self.vm
-    }
-
-    /// As [`Plan::commit`], for a driver that changes the page tables before or after. What was mapped is kept until the
-    /// [`Binding`] says that the page tables are as planned.
-    pub fn commit(self) -> Binding<D> {
-        // First, so that no buffer whose mappings go can be freed before the page tables follow.
-        let in_use = VmUse::enter(self.vm);
-        Binding::new(self.plan.commit(), in_use)
-    }
-
-    /// As [`Plan::apply`]: each step, then the commit.
-    ///
-    /// # Errors
-    /// The driver's, after everything was undone.
-    pub fn apply<A: Apply<OpenBo<D>, D::Mapping>>(self, driver: &mut A) -> Result<Binding<D>, RolledBack<A::Error>> {
-        let in_use = VmUse::enter(self.vm);
-        Ok(Binding::new(self.plan.apply(driver)?, in_use))
-    }
-}
-
-impl<'a, D: VmDriver> Deref for VmPlan<'a, D> {
-    type Target = Plan<'a, OpenBo<D>, D::Mapping>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.plan
-    }
-}
-
-impl<D: VmDriver> fmt::Debug for VmPlan<'_, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.plan.fmt(f)
     }
 }

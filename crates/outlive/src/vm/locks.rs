@@ -13,9 +13,10 @@
 //! # Why it cannot deadlock
 //! Reservations are taken by age ([`crate::resv`]); the turn, where somebody wants both, is taken before them.
 
+use super::change::VmPlan;
 use super::driver::{Bo, VmDriver};
-use super::edit::VmPlan;
-use super::shared::{OpenPairs, PairInner, State, VmInner};
+use super::pairs::{OpenPairs, PairInner};
+use super::shared::{State, VmInner};
 use crate::exec::object::Object;
 use crate::fence::Retired;
 use crate::mem::{AllocError, HeapVec, try_push, try_reserve};

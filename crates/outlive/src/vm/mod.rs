@@ -86,6 +86,66 @@
 //! No lock and no turn is held while a destructor runs. The lock of a VM is held for a few instructions; the turn is waited for
 //! by threads only, who may be waiting for fences meanwhile, which no fence's signal waits for.
 //!
+//! ```
+//! use outlive::vm::{Bo, BoCore, Edit, Flags, Flushed, Geometry, Request, Source, ToClear, Vm, VmConfig, VmDriver};
+//! use outlive::{Completion, Device, Driver, Executor, JobCx};
+//! use std::sync::Arc;
+//!
+//! struct Gpu;
+//! # impl Driver for Gpu {
+//! #     type Job = ();
+//! #     type Queue = ();
+//! #     fn run(&self, _: &mut JobCx<'_, Self>, done: Completion) { done.complete(Ok(())) }
+//! # }
+//!
+//! #[derive(Clone)]
+//! struct Buffer(Arc<BoCore>); // and pages
+//!
+//! impl Bo for Buffer {
+//!     fn core(&self) -> &BoCore {
+//!         &self.0
+//!     }
+//! }
+//!
+//! impl VmDriver for Gpu {
+//!     type Bo = Buffer;
+//!     type Vm = (); // page tables
+//!     type VmBo = ();
+//!     type Mapping = ();
+//!
+//!     fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>) {
+//!         for mapping in edit.clearing(&to_clear) {
+//!             println!("clear {:?}", mapping.range);
+//!         }
+//!         println!("flush");
+//!         to_clear.cleared(Flushed::by_driver());
+//!     }
+//! }
+//!
+//! let executor = Executor::manual()?;
+//! let device = Device::new(&executor, Gpu)?;
+//! let vm = Vm::new(&device, VmConfig::new(Geometry { base: 0, len: 1 << 48, page: 0x1000 }), ())?;
+//! let buffer = Buffer(Arc::new(BoCore::local(&vm, 0x4000)));
+//! let texture = vm.open(&buffer, || ())?;
+//! let source = Source::Bo { bo: texture.id(), offset: 0 };
+//! let map = Request::Map { va: 0x10_0000, len: 0x4000, source, flags: Flags::NONE, data: () };
+//! let binding = vm.edit()?.plan(&[map])?.commit();
+//! for step in binding.steps() {
+//!     println!("write entries: {step:?}");
+//! }
+//! drop(binding.flushed(Flushed::by_driver()));
+//!
+//! let in_use = vm.in_use()?; // in a job's payload, which is dropped after `retired`
+//! let gone = vm.drained();
+//! drop((vm, texture));
+//! executor.run_until_idle();
+//! assert!(!gone.is_drained() && Arc::strong_count(&buffer.0) == 2, "the job runs");
+//! drop(in_use);
+//! executor.run_until_idle();
+//! assert!(gone.is_drained() && Arc::strong_count(&buffer.0) == 1, "cleared, flushed, freed");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Contexts
 //! [`Space::plan`], [`Space::open_bo`], [`Space::fill`] and [`Space::reserve_range`] allocate. Nothing else does, closing
 //! included, so a space can be torn down without memory. Of the handles, [`Vm::new`], [`Vm::edit`] (waits), [`Edit::open`] and
@@ -95,6 +155,7 @@
 mod apply;
 mod bo;
 mod buffer;
+mod change;
 mod check;
 mod clear;
 mod close;
@@ -106,6 +167,7 @@ mod handle;
 mod locks;
 mod mapping;
 mod overlay;
+mod pairs;
 mod plan;
 mod range;
 mod request;
@@ -129,18 +191,19 @@ mod shuttle_tests;
 pub use apply::{Apply, RolledBack};
 pub use bo::{BoId, OpenRefused};
 pub use buffer::VmBo;
+pub use change::{Binding, VmPlan};
 pub use clear::{Clearing, Flushed, ToClear};
 pub use close::{Closed, Detached};
 pub use driver::{Bo, BoCore, VmDriver};
-pub use edit::{Edit, EditRefused, VmPlan};
+pub use edit::{Edit, EditRefused};
 pub use find::Iter;
 pub use handle::{Vm, VmConfig, VmError, VmStatus};
 pub use locks::VmLocks;
 pub use mapping::{Flags, Mapping, Source};
+pub use pairs::OpenBo;
 pub use plan::{Done, Plan};
 pub use range::{RangeError, VaRange};
 pub use request::{PlanError, Request, Rule};
-pub use shared::OpenBo;
 pub use space::{Geometry, Space, SpaceError};
 pub use step::Step;
-pub use usage::{Binding, VmUse};
+pub use usage::VmUse;
