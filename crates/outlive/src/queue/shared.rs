@@ -36,7 +36,7 @@ use crate::mem::shared::Ref;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Guard, Lock, class};
 use crate::time::Time;
-use crate::trace::{Event, QueueChange};
+use crate::trace::{Event, FenceId, QueueChange};
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::ptr::NonNull;
@@ -386,7 +386,7 @@ impl QueueShared {
         // SAFETY: in the order, hence alive.
         let finished = unsafe { JobCore::lend(job, Slot::Finished) };
         JobInfo {
-            id: finished.id(),
+            id: FenceId { context: self.id() + Slot::Finished as u64, seqno: finished.seqno() },
             queue: self.id(),
             client: self.info.client,
             credits: cells.credits,

@@ -189,6 +189,9 @@ fn prepare<'a>(
 
 /// Puts the dependencies into the nodes of a fresh job.
 fn fill(mut job: NonNull<JobCore>, merged: Dependencies) {
+    if merged.own.is_none() && merged.others.len() == 0 {
+        return;
+    }
     // SAFETY: fresh: nobody else knows it.
     let core = unsafe { job.as_mut() };
     *core.own.get_mut() = merged.own.map(|(fence, _)| fence);

@@ -117,8 +117,15 @@ impl QueueShared {
     }
 
     /// The head cannot start now.
+    #[inline]
     pub(crate) fn withdraw(&self, state: &mut QueueState) {
-        let Some(place) = self.place.as_ref().filter(|_| state.turn == Turn::Asking) else { return };
+        if state.turn == Turn::Asking {
+            self.stop_asking(state);
+        }
+    }
+
+    fn stop_asking(&self, state: &mut QueueState) {
+        let Some(place) = &self.place else { return };
         state.turn = Turn::Idle;
         place.arbiter.unready(place.number);
     }
