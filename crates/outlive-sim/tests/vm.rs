@@ -121,6 +121,7 @@ fn with_twice_as_much_in_use_as_there_is_memory_the_pictures_are_the_same() {
     assert_eq!(away, 0);
     let (tight, away, audit) = pictures(8, 6, 8, false);
     assert!(audit.is_clean(), "{audit:#?}");
+    println!("{away} of 48 jobs found their buffer evicted");
     assert!(away >= 24, "half of all jobs find their buffer evicted: {away}");
     assert_eq!(audit.stale_translations, 0);
     assert!(tight == ample, "other pictures");

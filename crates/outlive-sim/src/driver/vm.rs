@@ -253,8 +253,14 @@ impl SimTables {
         }
     }
 
+    /// What was promised has been used as far as it was needed: the rest goes back.
     pub(crate) fn keep_promise(&self, tables: usize) {
-        self.promised.fetch_sub(tables, Ordering::Relaxed);
+        let left = self.promised.fetch_sub(tables, Ordering::Relaxed) - tables;
+        // There are tables as long as this has its space.
+        let _ = self.with(|tables, memory| {
+            tables.free_spare(memory, left);
+            Ok(())
+        });
     }
 
     fn with<T>(

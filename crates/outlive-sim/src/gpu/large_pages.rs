@@ -80,14 +80,24 @@ impl AddressSpace {
     ///
     /// As [`Memory::allocate`]; those made so far stay.
     pub fn reserve_tables(&mut self, memory: &mut Memory, count: usize) -> Result<(), MemoryError> {
-        while self.spare.len() < count {
+        while self.spare.len() + self.emptied.len() < count {
             let table = memory.allocate(self.root().domain, self.owner)?;
             self.tables += 1;
             self.spare.push(table);
         }
         // Whatever is put aside later needs no more.
-        let more = usize::try_from(self.tables).unwrap_or(0).saturating_sub(self.spare.len());
-        self.spare.try_reserve(more).map_err(|_| MemoryError::OutOfHostMemory)
+        let more = usize::try_from(self.tables).unwrap_or(0).saturating_sub(self.emptied.len());
+        self.emptied.try_reserve(more).map_err(|_| MemoryError::OutOfHostMemory)
+    }
+
+    /// Frees tables that were put aside and not used, but for `keep`.
+    pub fn free_spare(&mut self, memory: &mut Memory, keep: usize) {
+        while self.spare.len() > keep.saturating_sub(self.emptied.len()) {
+            let Some(table) = self.spare.pop() else { return };
+            self.tables -= 1;
+            // One that was freed behind its back shows in the audit.
+            let _ = memory.free(table);
+        }
     }
 
     /// Maps `pages` pages of memory that lie side by side, the first of which is `first`, from `va` on, where nothing is
@@ -193,7 +203,7 @@ impl AddressSpace {
             if (0..ENTRIES).any(|at| load(memory, table, at) & VALID != 0) {
                 return Ok(false);
             }
-            self.spare.push(table);
+            self.emptied.push(table);
         }
         store(memory, second, entry_at, leaf_entry(page, protection) | BLOCK | CACHED);
         Ok(true)

@@ -40,8 +40,11 @@ fn the_largest_pages_that_alignment_allows_are_used() {
 fn a_block_is_split_where_a_range_ends_inside_and_made_anew_when_all_of_it_comes_back() {
     let (mut memory, domain, owner, mut space) = fixture();
     let run = memory.allocate_run(domain, owner, 512).unwrap();
-    space.reserve_tables(&mut memory, 2).unwrap();
+    space.reserve_tables(&mut memory, 9).unwrap();
+    assert_eq!(space.tables(), 10);
     space.map_run(&mut memory, Va(0), (run, 512), Protection::ReadOnly).unwrap();
+    space.free_spare(&mut memory, 1);
+    assert_eq!(space.tables(), 3, "the root, the second level, and one put aside");
     // From now on there is no memory, but the table that was put aside.
     while memory.allocate(domain, owner).is_ok() {}
     space.unmap_range(&mut memory, Va(0x1_3000), 0x1000).unwrap();

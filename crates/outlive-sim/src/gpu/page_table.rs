@@ -308,8 +308,10 @@ pub struct AddressSpace {
     root: PageId,
     pub(super) owner: OwnerId,
     pub(super) tables: u32,
-    /// Put aside; part of `tables`.
+    /// Put aside and never used; part of `tables`.
     pub(super) spare: Vec<PageId>,
+    /// Once used and empty now; part of `tables`. A job that walked through one may still be running.
+    pub(super) emptied: Vec<PageId>,
 }
 
 impl AddressSpace {
@@ -320,7 +322,7 @@ impl AddressSpace {
     /// As [`Memory::allocate`].
     pub fn new(memory: &mut Memory, domain: DomainId, owner: OwnerId) -> Result<Self, MemoryError> {
         let root = memory.allocate(domain, owner)?;
-        Ok(Self { root, owner, tables: 1, spare: Vec::new() })
+        Ok(Self { root, owner, tables: 1, spare: Vec::new(), emptied: Vec::new() })
     }
 
     /// The root table, which the device is told.
@@ -393,7 +395,7 @@ impl AddressSpace {
     pub fn destroy(self, memory: &mut Memory) -> Result<(), MemoryError> {
         let mut tables = alloc::vec![(self.root, 0)];
         let mut result = Ok(());
-        for table in self.spare {
+        for table in self.spare.into_iter().chain(self.emptied) {
             result = result.and(memory.free(table));
         }
         while let Some((table, level)) = tables.pop() {
@@ -430,7 +432,7 @@ impl AddressSpace {
 impl AddressSpace {
     /// An empty table: one that was put aside, or a new one.
     pub(super) fn take_table(&mut self, memory: &mut Memory) -> Result<PageId, MapError> {
-        if let Some(table) = self.spare.pop() {
+        if let Some(table) = self.emptied.pop().or_else(|| self.spare.pop()) {
             return Ok(table);
         }
         let table = memory.allocate(self.root.domain, self.owner).map_err(MapError::Memory)?;
