@@ -13,8 +13,8 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 fn explore(name: &str, body: fn()) {
-    model::explore(name, 1500, body);
-    model::explore_by_priority(name, 3, 500, body);
+    model::explore(name, 1000, body);
+    model::explore_by_priority(name, 3, 300, body);
 }
 
 std::thread_local! {
