@@ -289,6 +289,16 @@ fn keep_issuer() {
 }
 
 #[test]
+fn storms_notice_a_ban_that_nobody_hears_of() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    commit(Some(Sabotage::IgnoreBan));
+    let seen = (0..40).map(|seed| run(seed, Budget::default())).find(|outcome| !outcome.is_well());
+    commit(None);
+    let words = seen.expect("no storm noticed").to_string();
+    assert!(words.contains("who is banned, was"), "{words}");
+}
+
+#[test]
 fn storms_notice() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     // Those that leave memory as it is, and after which fences still signal: a storm goes on after the defect has struck.

@@ -86,6 +86,8 @@ pub enum Sabotage {
     LoseTurn,
     /// A job is handed over behind one that has failed.
     GoBehindError,
+    /// A queue does not hear that its principal was banned.
+    IgnoreBan,
 }
 
 #[cfg(all(feature = "sabotage", not(any(loom, shuttle))))]

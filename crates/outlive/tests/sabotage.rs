@@ -23,8 +23,8 @@ use outlive::sched::{Arbiter, ArbiterConfig, Fair, Head, Policy, Priority, Share
 use outlive::trace::{Event, FenceId, Record};
 use outlive::vm::{Bo, VmLocks};
 use outlive::{
-    Acquired, Cause, Charges, Dependency, Executor, Fence, FenceContext, FenceError, Job, Names, Principal,
-    QueueConfig, Signaler, Syncobj, SyncobjWait, Time, Until, check,
+    Acquired, Cause, Charges, Dependency, DeviceConfig, Executor, Fence, FenceContext, FenceError, Job, Names,
+    Principal, QueueConfig, Signaler, Syncobj, SyncobjWait, Time, Until, check,
 };
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -268,6 +268,23 @@ fn no_drain_deadline() {
         drop(queue);
         rig.pass_ms(15_000);
         assert!(ok(&job.retired()));
+    });
+}
+
+#[test]
+fn ignore_ban() {
+    sees(Sabotage::IgnoreBan, || {
+        let config = DeviceConfig::new("fake").ban_after(1, Duration::from_secs(1));
+        let rig = Rig::with(Executor::manual().unwrap(), config, false);
+        let user = Principal::new(Charges::UNLIMITED).unwrap();
+        let config = || QueueConfig::new("q").timeout(Duration::from_millis(5)).principal(user.clone());
+        let (hangs, waits) = (rig.queue(config()), rig.queue(config()));
+        let (_signaler, fence) = bare(&rig.executor);
+        let waiting = waits.reserve_after(rig.buffers(1), [fence]).unwrap().commit();
+        let hung = hangs.reserve(rig.buffers(2)).unwrap().commit();
+        rig.pass_ms(200);
+        assert!(user.is_banned() && hung.retired().is_signaled());
+        assert_eq!(error(&waiting.finished()), Some(FenceError::Banned));
     });
 }
 
