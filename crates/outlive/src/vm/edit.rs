@@ -183,7 +183,8 @@ impl<D: VmDriver> Edit<D> {
     }
 
     /// Opens `bo`, so that it can be mapped: the pair is made with what `data` returns. If it is open, another handle on the
-    /// one pair. O(1); allocates for a new one.
+    /// one pair. O(1); allocates for a new one. A buffer with a reservation of its own is added with the address space's locked,
+    /// so whoever locks all does not miss it; that may be waited for.
     ///
     /// # Errors
     /// [`VmError`]; nothing was changed.

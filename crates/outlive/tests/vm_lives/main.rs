@@ -21,6 +21,9 @@ use std::sync::{Arc, Mutex, mpsc};
 #[global_allocator]
 static ALLOC: check::Alloc<std::alloc::System> = check::Alloc::new(std::alloc::System);
 
+/// Mappings; Miri takes its time.
+const MANY: u64 = if cfg!(miri) { 30 } else { 1000 };
+
 /// A VM with `count` mappings of one page each in ten buffers.
 fn populated(rig: &Rig, count: u64) -> (Vm<Gpu>, Vec<VmBo<Gpu>>) {
     let vm = rig.vm();
@@ -43,8 +46,8 @@ fn finish_all(rig: &Rig, jobs: usize) {
 #[test]
 fn rule_10_the_last_handle_dropped_with_a_thousand_mappings_and_running_jobs() {
     let rig = Rig::new();
-    let (vm, bos) = populated(&rig, 1000);
-    let jobs: Vec<_> = (0..3).map(|job| rig.job(&vm, &[job, 10 + job, 999], None)).collect();
+    let (vm, bos) = populated(&rig, MANY);
+    let jobs: Vec<_> = (0..3).map(|job| rig.job(&vm, &[job, 10 + job, MANY - 1], None)).collect();
     let other = vm.clone();
     drop((vm, bos));
     rig.idle();
@@ -52,7 +55,7 @@ fn rule_10_the_last_handle_dropped_with_a_thousand_mappings_and_running_jobs() {
     assert_eq!((other.status().to_clear, other.status().uses), (10, 3));
     drop(other);
     rig.idle();
-    assert_eq!(rig.books.of(Kind::Mapping), 1000);
+    assert_eq!(rig.books.of(Kind::Mapping), isize::try_from(MANY).unwrap());
     finish_all(&rig, jobs.len());
     rig.all_gone();
     assert!(jobs.iter().all(|job| job.retired().status() == Status::Signaled(Ok(()))));
@@ -62,8 +65,8 @@ fn rule_10_the_last_handle_dropped_with_a_thousand_mappings_and_running_jobs() {
 #[test]
 fn rule_10_a_vm_ends_before_the_handles_on_its_buffers() {
     let rig = Rig::new();
-    let (vm, bos) = populated(&rig, 1000);
-    drop(rig.job(&vm, &[0, 500], None));
+    let (vm, bos) = populated(&rig, MANY);
+    drop(rig.job(&vm, &[0, MANY / 2], None));
     drop(vm);
     finish_all(&rig, 1);
     assert_eq!((rig.books.of(Kind::Mapping), rig.books.of(Kind::Buffer)), (0, 10), "handles are left");
@@ -75,7 +78,7 @@ fn rule_10_a_vm_ends_before_the_handles_on_its_buffers() {
 /// What is dropped, where.
 fn dropped_in(place: impl FnOnce(&Rig, Cargo)) {
     let rig = Rig::new();
-    let (vm, bos) = populated(&rig, 1000);
+    let (vm, bos) = populated(&rig, MANY);
     let job = rig.job(&vm, &[3, 4], None);
     place(&rig, Some(Box::new((vm, bos))));
     rig.idle();
@@ -126,7 +129,7 @@ fn rule_10_the_last_handles_dropped_on_the_reaper_by_a_payload() {
 #[test]
 fn rule_10_the_last_handles_dropped_in_the_signalling_path_allocate_and_free_nothing() {
     let rig = Rig::new();
-    let (vm, bos) = populated(&rig, 1000);
+    let (vm, bos) = populated(&rig, MANY);
     let held = bos[0].close();
     let use_ = vm.in_use().unwrap();
     assert!(check::take_report().is_none());
@@ -253,16 +256,16 @@ fn a_buffer_closed_beside_a_change_whose_page_tables_are_to_follow_stays() {
 #[test]
 fn a_change_goes_on_whatever_is_closed_meanwhile() {
     let rig = Rig::new();
-    let (vm, bos) = populated(&rig, 1000);
+    let (vm, bos) = populated(&rig, MANY);
     let mut edit = vm.edit().unwrap();
-    let request = rig.map(&bos[0], 2000, 0, 5);
+    let request = rig.map(&bos[0], 2 * MANY, 0, 5);
     let plan = edit.plan(core::slice::from_ref(&request)).unwrap();
     let tables = vm.data().alias();
     drop((vm, bos));
     rig.idle();
     let binding = plan.apply(&mut &tables).unwrap();
     drop(binding.flushed(Flushed::by_driver()));
-    assert_eq!(edit.len(), 1001);
+    assert_eq!(edit.len(), usize::try_from(MANY + 1).unwrap());
     assert!(matches!(edit.plan(&[request]).unwrap_err().rule, Rule::Closed));
     assert_eq!(rig.books.of(Kind::Buffer), 10);
     drop((edit, tables));
@@ -293,7 +296,7 @@ fn what_cannot_be_cleared_is_never_freed() {
 #[test]
 fn cleared_may_be_said_later_from_the_signalling_path() {
     let rig = Rig::new();
-    let (vm, bos) = populated(&rig, 100);
+    let (vm, bos) = populated(&rig, MANY.min(100));
     rig.on_clear(OnClear::Later);
     drop((vm, bos));
     for _ in 0..2 {
