@@ -367,3 +367,37 @@ fn an_arbiter_shares_one_engine_by_weight_whatever_its_clients_do() {
     assert!(number(&troubled["clients"][4]["failed"]["timed_out"]) > 2, "{}", troubled["clients"][4]);
     assert!(number(&troubled["clients"][1]["incarnations"]) > 15);
 }
+
+#[test]
+fn leased_address_space_numbers_come_back_whatever_happens_in_both_clocks() {
+    let often = |event: String| event.replace("do =", "every_ms = 40\ndo =");
+    let scenario = head(300, "engines = 3\ncredits = 6\nvm_ids = 2")
+        .replace("[device]", "[scheduler]\nmode = \"arbiter\"\ntimeout_ms = 10\n[device]")
+        + &client("a", "count = 3\nduration_us = 1500\nsync = false\ndepth = 4\nwork = \"copy\"\njitter = 0.5")
+        + &client("b", "duration_us = 700\nafter = \"a\"")
+        + &client("h", "duration_us = 1000\nfault = { every = 7, kind = \"hang\" }")
+        + &client("f", "duration_us = 1000\nfault = { every = 5, kind = \"page-fault\" }")
+        + &often(event(20, "kill", "a.0"))
+        + &often(event(35, "start", "a.0"))
+        + &often(event(25, "suspend", "a.1"))
+        + &often(event(45, "resume", "a.1"))
+        + &event(60, "close", "b")
+        + &event(90, "start", "b")
+        + &(event(100, "set-priority", "a.2") + "priority = \"high\"\n")
+        + &(event(120, "set-weight", "a.1") + "weight = 300\n")
+        + "[[event]]\nat_ms = 150\ndo = \"reset\"\n[[event]]\nat_ms = 280\ndo = \"unplug\"\n";
+    let check = |results: &Value| {
+        assert_eq!(results["audit"]["leases_leaked"], 0);
+        let ended: Vec<u64> = (0..6).map(|client| number(&results["clients"][client]["finished_ok"])).collect();
+        assert!(ended.iter().all(|jobs| *jobs > 5), "{ended:?}");
+        let failed =
+            |cause: &str| (0..6).map(|client| number(&results["clients"][client]["failed"][cause])).sum::<u64>();
+        assert!(failed("timed_out") > 0 && failed("faulted") > 0 && failed("device_lost") > 0, "{results}");
+    };
+    check(&results(&scenario));
+    let folder = folder_with(&scenario);
+    let output = command(folder.path(), &["run", "s.toml", "--json"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    check(&serde_json::from_str(&text).unwrap());
+}

@@ -4,7 +4,7 @@ use super::leases::{Leases, Wants};
 use super::{KINDS_MAX, SlotSet};
 use crate::device::Acquired;
 use crate::exec::Executor;
-use crate::fence::{Fence, FenceContext, Names, Signaler, Unpublished};
+use crate::fence::{Fence, FenceContext, FenceError, Names, Signaler, Unpublished};
 use crate::mem::shared::Ref;
 use crate::mem::{AllocError, HeapVec, try_reserve};
 use crate::sabotage::{self, Sabotage};
@@ -362,7 +362,9 @@ impl Ticket {
         state.leases.leave(self.place.number);
         let signaler = state.signalers[self.place.number as usize].take();
         self.place.shared.serve(state);
-        drop(signaler);
+        if let Some(signaler) = signaler {
+            signaler.signal(Err(FenceError::Canceled));
+        }
     }
 }
 
