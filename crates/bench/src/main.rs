@@ -130,9 +130,10 @@ fn run_close(args: &Args, aims: &mut Vec<Aim>) {
 
 fn run_locks(args: &Args, aims: &mut Vec<Aim>) {
     let effort = Effort { rounds: args.effort.rounds.min(30), ..args.effort };
+    let objects = locks::Objects::new();
     for size in [1, 10, 800] {
         for threads in [1, 2, 4, 8] {
-            let (rows, deaths) = locks::locks(effort, size, threads);
+            let (rows, deaths) = locks::locks(&objects, effort, size, threads);
             let what = format!("locks {size} of {}, threads {threads}", locks::OBJECTS);
             report::rows(&format!("A batch: {what}; {:.3} attempts died a batch", deaths.each()), &rows);
             let [_, sorted, global] = &rows[..] else { continue };

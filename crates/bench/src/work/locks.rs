@@ -33,9 +33,16 @@ impl Driver for Holds {
 
 /// A thread's own: a job on the hardware, and what it locks.
 struct Own {
-    _queue: JobQueue<Holds>,
+    queue: JobQueue<Holds>,
     fence: Retired,
     sets: Vec<Vec<u32>>,
+}
+
+impl Drop for Own {
+    /// What it hung anywhere is no longer in the way.
+    fn drop(&mut self) {
+        let _ = self.queue.device().driver().0.complete(1, Ok(()));
+    }
 }
 
 fn own(seed: u64, size: usize) -> Own {
@@ -49,7 +56,7 @@ fn own(seed: u64, size: usize) -> Own {
         (state >> 33) as u32 % OBJECTS as u32
     };
     let sets = (0..NAMED / size).map(|_| (0..size).map(|_| random()).collect()).collect();
-    Own { _queue: queue, fence, sets }
+    Own { queue, fence, sets }
 }
 
 /// What is on an object of the other two: the least that a reservation does.
@@ -92,10 +99,63 @@ fn run(owns: &[Own], batches: u64, batch: impl Fn(&Own, &[u32]) + Sync) -> Durat
     })
 }
 
-/// The fences of all threads on all objects, before anything is measured: room for them is not what is compared.
-fn fill(owns: &[Own], mut put: impl FnMut(usize, &Retired)) {
-    for at in 0..OBJECTS {
-        owns.iter().for_each(|own| put(at, &own.fence));
+/// The objects of all contenders, made once: a heap that other runs have left in pieces would be measured with the later ones.
+#[derive(Debug)]
+pub struct Objects {
+    reservations: Vec<Reservation>,
+    sorted: Vec<Arc<Mutex<List>>>,
+    #[expect(clippy::vec_box, reason = "each object is a piece of the heap of its own, as with the others")]
+    global: Mutex<Vec<Box<List>>>,
+}
+
+impl Objects {
+    /// All of them.
+    ///
+    /// # Panics
+    /// Without memory.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            reservations: (0..OBJECTS).map(|_| Reservation::new().expect("memory")).collect(),
+            sorted: (0..OBJECTS).map(|_| Arc::default()).collect(),
+            global: Mutex::new((0..OBJECTS).map(|_| Box::default()).collect()),
+        })
+    }
+
+    fn transaction(&self, own: &Own, set: &[u32]) -> u32 {
+        let all = &self.reservations;
+        let run = Transaction::new().run::<Vec<Slot<'_>>, _>(
+            |attempt| attempt.prepare_all(set.iter().map(|at| &all[*at as usize])),
+            |sealed, slots| {
+                slots.into_iter().for_each(|slot| sealed.add(slot, Usage::Write, &own.fence));
+                sealed.retries()
+            },
+        );
+        run.expect("memory")
+    }
+
+    fn sorted(&self, own: &Own, set: &[u32]) {
+        let mut order: Vec<_> = set.iter().map(|at| &self.sorted[*at as usize]).collect();
+        order.sort_unstable_by_key(|one| Arc::as_ptr(one));
+        order.dedup_by_key(|one| Arc::as_ptr(one));
+        let mut guards: Vec<_> = order.into_iter().map(|one| locked(one)).collect();
+        guards.iter_mut().for_each(|list| put(list, &own.fence));
+    }
+
+    fn global(&self, own: &Own, set: &[u32]) {
+        let mut all = locked(&self.global);
+        set.iter().for_each(|at| put(&mut all[*at as usize], &own.fence));
+    }
+
+    /// The fences of all threads on all objects, before anything is measured: room for them is not what is compared.
+    fn fill(&self, owns: &[Own]) {
+        for at in 0..OBJECTS as u32 {
+            for own in owns {
+                self.transaction(own, &[at]);
+                self.sorted(own, &[at]);
+                self.global(own, &[at]);
+            }
+        }
     }
 }
 
@@ -118,72 +178,27 @@ impl Deaths {
 ///
 /// # Panics
 /// Without memory.
-pub fn locks(effort: Effort, size: usize, threads: u64) -> (Vec<Row>, Arc<Deaths>) {
-    let owns = || (0..threads).map(|thread| own(thread + 1, size)).collect::<Vec<_>>();
+pub fn locks(objects: &Arc<Objects>, effort: Effort, size: usize, threads: u64) -> (Vec<Row>, Arc<Deaths>) {
+    let owns: Arc<Vec<Own>> = Arc::new((0..threads).map(|thread| own(thread + 1, size)).collect());
+    objects.fill(&owns);
     let deaths = Arc::new(Deaths::default());
-    let transaction = {
-        let (owns, deaths) = (owns(), deaths.clone());
-        let all: Vec<_> = (0..OBJECTS).map(|_| Reservation::new().expect("memory")).collect();
-        fill(&owns, |at, fence| {
-            let prepared = Transaction::new().run::<Slot<'_>, _>(
-                |attempt| attempt.prepare(&all[at]),
-                |sealed, slot| sealed.add(slot, Usage::Write, fence),
-            );
-            prepared.expect("memory");
-        });
-        move |batches| {
-            run(&owns, batches, |own, set| {
-                let retries = Transaction::new()
-                    .run::<Vec<Slot<'_>>, _>(
-                        |attempt| attempt.prepare_all(set.iter().map(|at| &all[*at as usize])),
-                        |sealed, slots| {
-                            slots.into_iter().for_each(|slot| sealed.add(slot, Usage::Write, &own.fence));
-                            sealed.retries()
-                        },
-                    )
-                    .expect("memory");
-                if retries > 0 {
-                    deaths.died.fetch_add(u64::from(retries), Ordering::Relaxed);
-                }
-            })
-        }
-    };
-    let counted = deaths.clone();
-    let transaction = move |batches| {
-        counted.ended.fetch_add(batches, Ordering::Relaxed);
-        transaction(batches)
-    };
-    let sorted = {
-        let owns = owns();
-        let all: Vec<_> = (0..OBJECTS).map(|_| Arc::new(Mutex::new(List::new()))).collect();
-        fill(&owns, |at, fence| put(&mut locked(&all[at]), fence));
-        move |batches| {
-            run(&owns, batches, |own, set| {
-                let mut order: Vec<_> = set.iter().map(|at| &all[*at as usize]).collect();
-                order.sort_unstable_by_key(|one| Arc::as_ptr(one));
-                order.dedup_by_key(|one| Arc::as_ptr(one));
-                let mut guards: Vec<_> = order.into_iter().map(|one| locked(one)).collect();
-                guards.iter_mut().for_each(|list| put(list, &own.fence));
-            })
-        }
-    };
-    let global = {
-        let owns = owns();
-        let all: Vec<_> = (0..OBJECTS).map(|_| Box::new(List::new())).collect();
-        let all = Mutex::new(all);
-        fill(&owns, |at, fence| put(&mut locked(&all)[at], fence));
-        move |batches| {
-            run(&owns, batches, |own, set| {
-                let mut all = locked(&all);
-                set.iter().for_each(|at| put(&mut all[*at as usize], &own.fence));
-            })
-        }
+    let contender = |name, batch: fn(&Objects, &Own, &[u32], &Deaths)| {
+        let (objects, owns, deaths) = (objects.clone(), owns.clone(), deaths.clone());
+        Contender::new(name, move |batches| run(&owns, batches, |own, set| batch(&objects, own, set, &deaths)))
     };
     let mut contenders = [
-        Contender::new("outlive transaction", transaction),
-        Contender::new("a std mutex each, sorted", sorted),
-        Contender::new("one std mutex for all", global),
+        contender("outlive transaction", |objects, own, set, deaths| {
+            let retries = objects.transaction(own, set);
+            if retries > 0 {
+                deaths.died.fetch_add(u64::from(retries), Ordering::Relaxed);
+            }
+        }),
+        contender("a std mutex each, sorted", |objects, own, set, _| objects.sorted(own, set)),
+        contender("one std mutex for all", |objects, own, set, _| objects.global(own, set)),
     ];
     let batches = (400_000 / size as u64).clamp(1_000, 100_000);
-    (race(&mut contenders, effort, batches, 1), deaths)
+    let rows = race(&mut contenders, effort, batches, 1);
+    let ended = effort.of(batches) * (effort.rounds as u64 + 1);
+    deaths.ended.store(ended, Ordering::Relaxed);
+    (rows, deaths)
 }

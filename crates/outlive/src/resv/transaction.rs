@@ -95,7 +95,9 @@ impl From<AllocError> for LockError {
 /// # Contexts
 /// Blocks while others have what it wants, and allocates in its lock phase: threads that may do both. It may be run with fences
 /// to be waited for, and one may wait for fences inside. Refused in signalling sections and on the notify lane. It ranks as
-/// [`class::Reservation`]: no lock of the library may be held around it, and no other transaction.
+/// [`class::Reservation`]: no lock of the library may be held around it, and no other transaction. Mind that
+/// [`JobQueue::reserve`](crate::JobQueue::reserve) drops payloads of jobs that have retired: if such a `Drop` locks reservations,
+/// reserve the job before the transaction and commit it inside.
 #[derive(Debug, Default)]
 #[must_use = "nothing is locked until it is run"]
 pub struct Transaction<'i> {
