@@ -245,7 +245,14 @@ impl QueueState {
     fn own_dependency(&self, job: NonNull<JobCore>, pipelined: bool) -> Next {
         // SAFETY: written before the commit, read under the queue's lock, taken by reaping.
         let Some(own) = (unsafe { JobCore::own(job) }) else { return Next::Start(job) };
-        let status = own.status();
+        let mut status = own.status();
+        if pipelined && status == Status::Pending {
+            // It may have failed, and wait for its predecessors to say so.
+            // SAFETY: a fence of this queue is a job's, and counts its block.
+            if let Some(verdict @ Err(_)) = unsafe { JobCore::of(own).as_ref() }.disposal.verdict() {
+                status = Status::Signaled(verdict);
+            }
+        }
         if pipelined && !matches!(status, Status::Signaled(Err(_))) {
             self.cells(job).flags.native = true;
             return Next::Start(job);
