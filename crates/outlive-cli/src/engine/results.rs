@@ -40,7 +40,9 @@ impl Engine<'_> {
         // Before what the hardware found, of which there may be much.
         let mut own_words = self.compare_accounts();
         let frames = self.ledger.take_film().map(Film::finish);
-        let Self { scenario, host, ledger, instances, leaving, arbiter, interrupted, spans, moments, .. } = self;
+        let Self { scenario, host, ledger, instances, leaving, arbiter, interrupted, spans, moments, requests, .. } =
+            self;
+        let replayed = requests.is_some();
         let resets = host.resets();
         let executor = host.executor().clone();
         // Clients and outputs go before the device does.
@@ -55,7 +57,7 @@ impl Engine<'_> {
         }
         let audit = in_words_of_the_contract(own_words, counted);
         let device_name = device_name(scenario.device.engines);
-        let facts = RunFacts { device_name, clock, elapsed_ns, resets, interrupted, audit };
+        let facts = RunFacts { device_name, clock, elapsed_ns, resets, interrupted, replayed, audit };
         let jobs = ledger.kept.unwrap_or_default();
         Done { results: ledger.collector.finish(facts), jobs, lives: spans, moments, elapsed_ns, frames }
     }

@@ -24,6 +24,8 @@ pub struct RunFacts {
     pub resets: u64,
     /// Whether somebody ended it early.
     pub interrupted: bool,
+    /// Whether it was a trace, whose clients live until their last request is done.
+    pub replayed: bool,
     /// What the hardware and the run counted.
     pub audit: Audit,
 }
@@ -131,7 +133,10 @@ impl<'a> Collector<'a> {
         let windows: Vec<_> = instances
             .iter()
             .enumerate()
-            .map(|(instance, gathered)| gathered.windows(submits_until_ns(scenario, instance)))
+            .map(|(instance, gathered)| {
+                let until = if facts.replayed { gathered.done_ns() } else { submits_until_ns(scenario, instance) };
+                gathered.windows(until)
+            })
             .collect();
         let groups = groups(scenario, &all, &own, &windows);
         let clients = (0..instances.len())
@@ -179,6 +184,11 @@ impl Gathered {
             }
             self.open_cycles.remove(&job.cycle);
         }
+    }
+
+    /// When the last of its jobs left the hardware.
+    fn done_ns(&self) -> u64 {
+        self.stretches.iter().map(|(_, to)| *to).max().unwrap_or(0)
     }
 
     /// The lives, each cut where the client stops submitting.

@@ -17,6 +17,7 @@ fn facts(elapsed_ms: u64) -> RunFacts {
         elapsed_ns: elapsed_ms * MS,
         resets: 0,
         interrupted: false,
+        replayed: false,
         audit: Audit::default(),
     }
 }
@@ -55,6 +56,20 @@ fn shares_count_only_while_the_client_lived() {
     // Not cut: 40 + 50 and 20, on two engines for 110.
     assert_eq!((results.clients[0].hardware_us, results.clients[1].hardware_us), (90_000, 20_000));
     assert_eq!(results.device_busy, 0.5);
+}
+
+#[test]
+fn a_replays_clients_live_until_their_last_job_is_done() {
+    let scenario = scenario("[[client]]\nname = \"a\"\nduration_us = 1\ncount = 2");
+    let mut collector = Collector::new(&scenario);
+    for client in 0..2 {
+        collector.client_came(client, 0);
+    }
+    collector.job(&job(0, 0, 0, 0, 150));
+    collector.job(&job(1, 0, 0, 150, 200));
+    collector.job(&job(0, 1, 0, 200, 250));
+    let results = collector.finish(RunFacts { replayed: true, ..facts(250) });
+    assert_eq!((results.clients[0].share, results.clients[1].share), (0.8, 0.25), "of 250, and of 200");
 }
 
 #[test]
