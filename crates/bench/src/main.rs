@@ -106,7 +106,9 @@ fn run_containers(args: &Args, aims: &mut Vec<Aim>) {
         report::rows(&format!("A merge of {} fences, {pending} pending, dropped again", pending + signaled), &rows);
         if pending == 1 {
             let fences = containers::fences(pending, signaled);
-            let allocated = allocations::during(|| containers::merge(&fences, 1000)).count;
+            // All threads are counted, and those of contenders before may still be ending: the least of five.
+            let counts = [(); 5].map(|()| allocations::during(|| containers::merge(&fences, 1000)).count);
+            let allocated = counts.into_iter().min().unwrap_or(u64::MAX);
             let name = format!("a merge of {}, one pending", pending + signaled);
             aims.push(Aim::at_most(&format!("{name}: at most 20 ns"), rows[0].ns.mid, 20.0, "ns"));
             aims.push(Aim::at_most(&format!("{name}: no allocation (in 1,000)"), allocated as f64, 0.0, ""));
