@@ -5,9 +5,11 @@
 mod model;
 
 use libfuzzer_sys::fuzz_target;
-use model::World;
+use model::{Working, World};
 
 fuzz_target!(|bytes: &[u8]| {
     // Allocations are counted by the test that replays the corpus.
-    World::new(|| 0).run(bytes);
+    for working in [Working::Staged, Working::Immediate, Working::Mixed] {
+        World::new(working, || 0).run(bytes);
+    }
 });

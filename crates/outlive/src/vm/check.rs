@@ -27,7 +27,7 @@ impl<V, M> Space<V, M> {
             if !ascends || !matches!(wanted, Request::Map { .. }) {
                 return Err(refuse(Rule::OutOfOrder { range }));
             }
-            if request >= self.limit() {
+            if request.saturating_add(self.store.promised()) >= self.limit() {
                 return Err(refuse(Rule::TooMany { limit: self.limit() }));
             }
             above = Some(range.last());

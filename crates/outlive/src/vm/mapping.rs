@@ -159,8 +159,26 @@ impl<M> Mapping<M> {
         (range.last() < last).then(|| self.piece(VaRange::between(range.last() + 1, last)))
     }
 
+    /// What [`Request::Protect`](super::Request::Protect) of `range`, which it overlaps, makes of it; none if it stays as it is.
+    pub(crate) fn protected(&self, range: VaRange, clear: Flags, set: Flags) -> Option<Self>
+    where
+        M: Clone,
+    {
+        let flags = self.flags.without(clear).with(set);
+        let part = self.range.intersection(range).filter(|_| flags != self.flags)?;
+        Some(Self { flags, ..self.piece(part) })
+    }
+
     /// The same mapping with its data borrowed, or none.
     pub(crate) fn with_data<N>(self, data: N) -> Mapping<N> {
         Mapping { range: self.range, source: self.source, flags: self.flags, data }
+    }
+}
+
+impl<M: Clone> Mapping<&M> {
+    /// The same mapping with a copy of the data.
+    pub(crate) fn cloned(self) -> Mapping<M> {
+        let data = self.data.clone();
+        self.with_data(data)
     }
 }

@@ -72,7 +72,7 @@ impl<V, M: Clone> Space<V, M> {
             Request::Unmap { .. } => stage.stage(&self.store, range, None)?,
             Request::Protect { clear, set, .. } => stage.protect(&self.store, range, *clear, *set)?,
         }
-        if stage.len > before && stage.len > self.limit() {
+        if stage.len > before && stage.len.saturating_add(self.store.promised()) > self.limit() {
             return Err(Rule::TooMany { limit: self.limit() });
         }
         Ok(())

@@ -56,21 +56,12 @@ impl<M: Clone> Stage<M> {
         let (mut below, mut above) = (None, None);
         let (mut touched, mut touched_staged) = (0, 0);
         while let Some((old, staged)) = walk.next() {
-            let keep = new.as_ref().is_some_and(|new| old.agrees_with(new));
-            if keep && old.range == range {
-                return Ok(());
+            let Some(step) = Step::out_of(old, range, new.as_ref()) else { return Ok(()) };
+            if matches!(step, Step::Remap { .. }) {
+                below = below.or_else(|| old.below(range).map(Mapping::cloned));
+                above = old.above(range).map(Mapping::cloned);
             }
-            let old = old.with_data(old.data.clone());
-            // The two overlap, or the walk would not have found it.
-            let hole = old.range.intersection(range).unwrap_or(old.range);
-            let step = if hole == old.range {
-                Step::Unmap { mapping: old, keep }
-            } else {
-                below = below.or_else(|| old.below(range));
-                above = old.above(range);
-                Step::Remap { unmap: old, hole, keep }
-            };
-            push(&mut self.steps, step)?;
+            push(&mut self.steps, step.cloned())?;
             touched += 1;
             touched_staged += usize::from(staged);
         }
@@ -101,9 +92,8 @@ impl<M: Clone> Stage<M> {
             let Some((old, _)) = Walk::new(store, &self.overlay, here).next() else { break };
             let part = old.range.intersection(here).unwrap_or(here);
             rest = (part.last() < range.last()).then(|| VaRange::between(part.last() + 1, range.last()));
-            let flags = old.flags.without(clear).with(set);
-            if flags != old.flags {
-                let new = Mapping { flags, ..old.with_data(old.data.clone()).piece(part) };
+            if let Some(new) = old.protected(here, clear, set) {
+                let new = new.cloned();
                 self.stage(store, part, Some(new))?;
             }
         }

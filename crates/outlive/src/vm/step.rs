@@ -29,6 +29,18 @@ pub enum Step<M = ()> {
     },
 }
 
+impl<M: Clone> Step<&M> {
+    /// The same step with a copy of the data.
+    #[must_use]
+    pub fn cloned(&self) -> Step<M> {
+        match *self {
+            Self::Unmap { mapping, keep } => Step::Unmap { mapping: mapping.cloned(), keep },
+            Self::Remap { unmap, hole, keep } => Step::Remap { unmap: unmap.cloned(), hole, keep },
+            Self::Map { mapping } => Step::Map { mapping: mapping.cloned() },
+        }
+    }
+}
+
 impl<M: Clone> Step<M> {
     /// What stays below the hole of a remap, with a copy of the old mapping's data.
     #[must_use]
@@ -50,6 +62,17 @@ impl<M: Clone> Step<M> {
 }
 
 impl<M> Step<M> {
+    /// What becomes of `old`, which overlaps `range`, when that is to lead to `new`, or nowhere; none if it is `new` already.
+    pub(super) fn out_of<N>(old: Mapping<M>, range: VaRange, new: Option<&Mapping<N>>) -> Option<Self> {
+        let keep = new.is_some_and(|new| old.agrees_with(new));
+        if keep && old.range == range {
+            return None;
+        }
+        // The two overlap.
+        let hole = old.range.intersection(range).unwrap_or(old.range);
+        Some(if hole == old.range { Self::Unmap { mapping: old, keep } } else { Self::Remap { unmap: old, hole, keep } })
+    }
+
     /// The mapping that goes, or comes.
     #[must_use]
     pub const fn mapping(&self) -> &Mapping<M> {

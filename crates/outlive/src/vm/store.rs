@@ -6,13 +6,17 @@
 //!   those mappings are there; they lie apart from the mappings, so that changing a list touches little memory. A mapping
 //!   without a buffer is in no list.
 //! - There is a link for every slot that the tree has room for.
-//! - Detached entries (see [`Store::detach_bo`]) are linked the same way, by `next` only; their buffer is closed.
+//! - Detached entries (see [`Store::detach_bo`]) are linked the same way, by `next` only; their buffer is closed. So are those
+//!   that [`Store::park`] took out, in a list of the store's own.
+//! - There is room for as many more mappings as are promised.
 
 use super::bo::{BoId, Bos, Place};
 use super::mapping::{Flags, Mapping, Source};
 use super::range::VaRange;
+use crate::mem::shared::Ref;
 use crate::mem::tree::{Slot, Tree};
 use crate::mem::{AllocError, HeapVec, try_reserve};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use core::num::NonZeroU32;
 
 /// What the tree holds for a mapping: [`Mapping`] in fewer bytes.
@@ -74,15 +78,53 @@ pub(super) struct Store<V, M> {
     pub(super) tree: Tree<u64, Body<M>>,
     pub(super) bos: Bos<V>,
     links: HeapVec<Link>,
+    /// The first of the mappings that were taken out and still hold their data.
+    parked: Slot,
+    /// How many mappings those who hold a [`Promise`] may add; made with the first.
+    promised: Option<Ref<AtomicUsize>>,
+}
+
+/// Room for some mappings, given back when dropped.
+pub(super) struct Promise {
+    promised: Ref<AtomicUsize>,
+    room: usize,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        // ORDERING: a number that nothing else depends on; it is raised by whoever has the store.
+        self.promised.fetch_sub(self.room, Ordering::Relaxed);
+    }
 }
 
 impl<V, M> Store<V, M> {
     pub(super) const fn new() -> Self {
-        Self { tree: Tree::new(), bos: Bos::new(), links: HeapVec::new() }
+        let parked = Slot::NONE;
+        Self { tree: Tree::new(), bos: Bos::new(), links: HeapVec::new(), parked, promised: None }
     }
 
-    /// Makes room for `more` mappings beyond those there are. Grows by half, so that growing one by one stays cheap.
+    /// How many mappings may be added without asking.
+    pub(super) fn promised(&self) -> usize {
+        // ORDERING: it may have become less, which does no harm.
+        self.promised.as_ref().map_or(0, |promised| promised.load(Ordering::Relaxed))
+    }
+
+    /// Keeps room for `room` mappings until the promise is dropped.
+    pub(super) fn promise(&mut self, room: usize) -> Result<Promise, AllocError> {
+        self.reserve(room)?;
+        let promised = match &self.promised {
+            Some(promised) => promised.clone(),
+            None => self.promised.insert(Ref::try_new(AtomicUsize::new(0))?).clone(),
+        };
+        // ORDERING: as in `Promise::drop`.
+        promised.fetch_add(room, Ordering::Relaxed);
+        Ok(Promise { promised, room })
+    }
+
+    /// Makes room for `more` mappings beyond those there are and those that are promised. Grows by half, so that growing one
+    /// by one stays cheap.
     pub(super) fn reserve(&mut self, more: usize) -> Result<(), AllocError> {
+        let more = more.saturating_add(self.promised());
         if self.tree.room() < more {
             self.tree.try_reserve(more.max(self.tree.len() / 2).max(4))?;
         }
@@ -167,6 +209,52 @@ impl<V, M> Store<V, M> {
         self.tree.take_at(slot).map(|(_, body)| body.data)
     }
 
+    /// Takes `hole` out of the mapping at `slot`, which it overlaps. What stays below, or else above, keeps the node and the
+    /// data; a second piece needs room for one more. Nothing is dropped.
+    pub(super) fn cut(&mut self, slot: Slot, hole: VaRange)
+    where
+        M: Clone,
+    {
+        let Some(old) = self.view(slot) else { return };
+        match (old.below(hole), old.above(hole)) {
+            (Some(below), above) => {
+                let (below, above) = (below.with_data(()), above.map(Mapping::cloned));
+                self.reshape(slot, below);
+                if let Some(above) = above {
+                    self.insert_after(slot, above);
+                }
+            }
+            (None, Some(above)) => {
+                let above = above.with_data(());
+                self.reshape(slot, above);
+            }
+            (None, None) => self.park(slot),
+        }
+    }
+
+    /// Makes the mapping at `slot` a part of itself, or changes its flags.
+    pub(super) fn reshape(&mut self, slot: Slot, to: Mapping<()>) {
+        let Some((key, body)) = self.tree.at_mut(slot) else { return };
+        let (base, Body { last, offset, phase, flags, .. }) = Body::new(to);
+        *key = base;
+        (body.last, body.offset, body.phase, body.flags) = (last, offset, phase, flags);
+    }
+
+    /// Takes the mapping at `slot` out. It keeps its node, and the data in it, until it is [`Store::unpark`]'s turn.
+    fn park(&mut self, slot: Slot) {
+        self.unlink(slot);
+        self.tree.detach(slot);
+        let next = core::mem::replace(&mut self.parked, slot);
+        self.set_link(slot, Link { prev: Slot::NONE, next });
+    }
+
+    /// Frees the node of one of the mappings that were parked, and returns what it held.
+    pub(super) fn unpark(&mut self) -> Option<M> {
+        let next = self.links.get(self.parked.index())?.next;
+        let slot = core::mem::replace(&mut self.parked, next);
+        self.tree.release(slot).map(|(_, body)| body.data)
+    }
+
     /// Takes all mappings of `id` out of the tree and leaves them linked: the first, and how many.
     pub(super) fn detach_bo(&mut self, id: BoId) -> (Slot, usize) {
         let Some(place) = self.bos.find(id) else { return (Slot::NONE, 0) };
@@ -226,8 +314,9 @@ impl<V, M> Store<V, M> {
     }
 
     /// Takes over a tree in place of its own, which is empty.
-    pub(super) fn fill(&mut self, tree: Tree<u64, Body<M>>) -> Result<(), AllocError> {
-        debug_assert!(self.tree.is_empty());
+    pub(super) fn fill(&mut self, mut tree: Tree<u64, Body<M>>) -> Result<(), AllocError> {
+        debug_assert!(self.tree.is_bare());
+        tree.try_reserve(self.promised())?;
         self.reserve_links(tree.capacity())?;
         self.tree = tree;
         let mut slot = self.tree.first_slot();

@@ -1,10 +1,10 @@
-//! Random operations on a space beside a flat array of pages: contents, order and number of steps, what a commit allocates,
-//! equality after a plan was dropped or a driver failed.
+//! Random operations on a space, staged, immediate and mixed, beside a flat array of pages: contents, order and number of steps,
+//! what a commit allocates, equality after a plan was dropped or a driver failed.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests may panic and allocate")]
 
 mod model;
 
-use model::World;
+use model::{Working, World};
 use outlive::check::{self, Alloc};
 use proptest::test_runner::{Config, TestRunner};
 use std::alloc::System;
@@ -16,7 +16,9 @@ fn allocations() -> u64 {
     check::allocations().allocated
 }
 
-/// Runs random operations until there were `requests` of them. A failure prints the bytes that `World::run` fails with.
+const ALL: [Working; 3] = [Working::Staged, Working::Immediate, Working::Mixed];
+
+/// Runs random operations until there were `requests` of them in each way of working. A failure prints the bytes that `World::run` fails with.
 fn random(requests: u64) {
     let mut ran = 0;
     while ran < requests {
@@ -25,9 +27,13 @@ fn random(requests: u64) {
         let mut runner = TestRunner::new(config);
         let bytes = proptest::collection::vec(proptest::num::u8::ANY, 0..1_000);
         let result = runner.run(&bytes, |bytes| {
-            let mut world = World::new(allocations);
-            world.run(&bytes);
-            seen.set(seen.get() + world.requests);
+            for working in ALL {
+                let mut world = World::new(working, allocations);
+                world.run(&bytes);
+                if working == Working::Staged {
+                    seen.set(seen.get() + world.requests);
+                }
+            }
             Ok(())
         });
         if let Err(error) = result {
@@ -35,7 +41,7 @@ fn random(requests: u64) {
         }
         ran += seen.get();
     }
-    println!("{ran} requests");
+    println!("{ran} requests in each of {} ways", ALL.len());
 }
 
 #[test]
@@ -55,10 +61,13 @@ fn the_fuzzer_s_corpus() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/vm_plan");
     let (mut files, mut requests) = (0, 0);
     for file in std::fs::read_dir(folder).unwrap() {
-        let mut world = World::new(allocations);
-        world.run(&std::fs::read(file.unwrap().path()).unwrap());
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        for working in ALL {
+            let mut world = World::new(working, allocations);
+            world.run(&bytes);
+            requests += world.requests;
+        }
         files += 1;
-        requests += world.requests;
     }
     assert!(files > 20 && requests > 100, "{files} files, {requests} requests");
 }

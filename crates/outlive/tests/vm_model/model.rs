@@ -1,7 +1,7 @@
 //! The model: a flat array of pages, each of which says what it leads to and which mapping it belongs to. Operations are read
 //! from bytes, so that the property test, the fuzzer and its corpus run the very same code.
 
-use outlive::vm::{Apply, BoId, Flags, Geometry, Mapping, Request, Rule, Source, Space, Step, VaRange};
+use outlive::vm::{Apply, BoId, Cause, Flags, Geometry, Mapping, Prepared, Request, Rule, Source, Space, Step, VaRange};
 
 const PAGE: u64 = 0x1000;
 /// Few enough that requests meet.
@@ -93,8 +93,20 @@ impl Bytes<'_> {
     }
 }
 
+/// How the requests are carried out. What comes of them is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Working {
+    Staged,
+    Immediate,
+    /// Now this way, now that.
+    Mixed,
+}
+
 /// A space, and what it should be.
 pub(crate) struct World {
+    working: Working,
+    /// Accepted, and not run yet: oldest first.
+    prepared: Vec<Prepared<Data>>,
     space: Space<u64, Data>,
     bos: Vec<BoId>,
     pages: Vec<Option<Page>>,
@@ -107,12 +119,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(allocations: fn() -> u64) -> Self {
+    pub(crate) fn new(working: Working, allocations: fn() -> u64) -> Self {
         let mut space = Space::new(Geometry { base: BASE, len: PAGES * PAGE, page: PAGE }).unwrap();
         let bos = SIZES.map(|pages| space.open_bo(pages * PAGE, pages).unwrap()).to_vec();
         let entries = vec![None; PAGES as usize];
         let table = Table { entries, steps_left: usize::MAX };
-        Self { space, bos, pages: vec![None; PAGES as usize], table, numbers: 0, allocations, requests: 0 }
+        let pages = vec![None; PAGES as usize];
+        Self { working, prepared: vec![], space, bos, pages, table, numbers: 0, allocations, requests: 0 }
     }
 
     /// Carries out what `bytes` say, and compares after every operation.
@@ -121,11 +134,17 @@ impl World {
         while !bytes.left.is_empty() {
             let kind = bytes.next();
             if kind % 16 == 0 {
+                // What was accepted still knows the buffer.
+                self.run_prepared(0, usize::MAX);
                 self.close_bo((bytes.next() % 3) as usize);
             } else {
                 let count = 1 + kind / 16 % 4;
                 let requests: Vec<_> = (0..count).map(|_| self.request(&mut bytes)).collect();
-                self.batch(&requests, kind);
+                match self.working {
+                    Working::Staged => self.batch(&requests, kind),
+                    Working::Mixed if kind & 8 == 0 => self.batch(&requests, kind),
+                    Working::Immediate | Working::Mixed => self.prepare(&requests, kind),
+                }
             }
             self.compare();
             self.look(bytes.left.first().map_or(0, |byte| u64::from(*byte) % PAGES));
@@ -215,6 +234,72 @@ impl World {
                 assert_eq!(done.steps(), wanted);
             }
         }
+    }
+
+    /// One batch: accepted, or dropped, or failing in the driver, by `kind`. Up to four are there at once.
+    fn prepare(&mut self, requests: &[Request32], kind: u64) {
+        self.requests += requests.len() as u64;
+        let prepared = self.space.prepare(requests);
+        if let Some(at) = requests.iter().position(|request| !self.allows(request)) {
+            assert_eq!(prepared.unwrap_err().request, at);
+            return;
+        }
+        self.prepared.push(prepared.unwrap());
+        match kind % 8 {
+            0 => drop(self.prepared.pop()),
+            1 => self.run_prepared(0, (kind / 32) as usize),
+            2 => self.run_prepared(0, usize::MAX),
+            3 => while self.space.take_removed().is_some() {},
+            _ => {}
+        }
+        self.run_prepared(3, usize::MAX);
+    }
+
+    /// Carries out the oldest batches, all but `but`, with a driver that fails at a step of the first.
+    fn run_prepared(&mut self, but: usize, mut fails_at: usize) {
+        while self.prepared.len() > but {
+            let prepared = self.prepared.remove(0);
+            let mut wanted = Vec::new();
+            for request in prepared.requests() {
+                self.expect(request, &mut wanted);
+            }
+            let fails = fails_at < wanted.len();
+            self.table.steps_left = fails_at;
+            let (table, mut steps) = (&mut self.table, Vec::with_capacity(wanted.len()));
+            let allocated = (self.allocations)();
+            let ran = prepared.run(&mut self.space, |space, step| {
+                table.apply(space, &step.cloned())?;
+                steps.push(step.cloned());
+                Ok(())
+            });
+            assert_eq!((self.allocations)(), allocated, "running allocates nothing");
+            fails_at = usize::MAX;
+            self.table.steps_left = fails_at;
+            if fails {
+                let failed = ran.unwrap_err();
+                assert_eq!((failed.cause, failed.ran.steps()), (Cause::Driver(()), steps.len()));
+                assert_eq!(steps, wanted[..steps.len()]);
+                return self.begin_again();
+            }
+            assert_eq!((ran.unwrap().steps(), &steps), (wanted.len(), &wanted));
+        }
+    }
+
+    /// The driver failed half way: whatever is in the page table can be unmapped. Then a new space.
+    fn begin_again(&mut self) {
+        assert!(self.space.is_poisoned());
+        for (page, entry) in self.table.entries.iter().enumerate() {
+            let found = self.space.find(BASE + page as u64 * PAGE).map(|mapping| copy(&mapping));
+            let found = found.map(|mapping| (page_source(&mapping, page), mapping.flags));
+            assert!(entry.is_none() || *entry == found, "{entry:?} and {found:?}");
+        }
+        let everything = Request::Unmap { va: BASE, len: PAGES * PAGE };
+        let table = &mut self.table;
+        let unmap = self.space.prepare(&[everything]).unwrap();
+        unmap.run(&mut self.space, |space, step| table.apply(space, &step.cloned())).unwrap();
+        assert!(self.space.is_empty() && self.table.entries.iter().all(Option::is_none));
+        let next = Self::new(self.working, self.allocations);
+        *self = Self { requests: self.requests, numbers: self.numbers, ..next };
     }
 
     /// What a request may come to at most, which is what must be allocated for it.
