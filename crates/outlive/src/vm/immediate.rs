@@ -46,6 +46,8 @@ pub struct Prepared<M = ()> {
 pub struct Ran<M = ()> {
     requests: HeapVec<Request<M>>,
     steps: usize,
+    /// Only memory: the room is given back.
+    room: Promise,
 }
 
 /// Why an accepted batch was not carried out to its end.
@@ -189,14 +191,14 @@ impl<M: Clone> Prepared<M> {
         mut driver: impl FnMut(&Space<V, M>, &Step<&M>) -> Result<(), E>,
     ) -> Result<Ran<M>, RunFailed<E, M>> {
         let Self { space: id, requests, room } = self;
-        let mut ran = Ran { requests, steps: 0 };
+        let mut ran = Ran { requests, steps: 0, room };
         if id != space.id {
             return Err(RunFailed { request: 0, cause: Cause::OtherSpace, ran });
         }
         let mut now = Now { space, driver: &mut driver, steps: 0 };
         let failed = now.all(&ran.requests);
         ran.steps = now.steps;
-        drop(room);
+        ran.room.give_back();
         match failed {
             None => Ok(ran),
             Some((request, cause)) => {

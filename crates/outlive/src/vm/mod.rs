@@ -15,6 +15,18 @@
 //!                                       an error: undone in reverse
 //! ```
 //!
+//! That is *staged* working: the space is what the page tables will be. *Immediate* working is for a bind job that must not say
+//! before it runs what is mapped then: it is accepted with all memory it can need, and later worked out and carried out step by
+//! step in the signalling path.
+//! ```text
+//!            prepare(requests)              run(space, driver)
+//!   Space ───────────────────▶ Prepared ──────────────────▶ Ran
+//!     ▲   may fail: memory,     │  │       against what is mapped by then; allocates and drops nothing;
+//!     │   a misuse by name      │  │       what old mappings held: take_removed
+//!     └── drop: room given back ┘  └─────▶ RunFailed: which request; the space is poisoned
+//! ```
+//! The two give the same steps and may be mixed; any number of batches may be prepared at once.
+//!
 //! # Who may touch what when
 //! A plan borrows its space, so nothing can change between the two, and what was planned is what is committed. Until then the
 //! space's mappings stay exactly as they are: the batch is planned against an overlay, later requests on what earlier ones
@@ -147,7 +159,7 @@
 //! ```
 //!
 //! # Contexts
-//! [`Space::plan`], [`Space::open_bo`], [`Space::fill`] and [`Space::reserve_range`] allocate. Nothing else does, closing
+//! [`Space::plan`], [`Space::prepare`], [`Space::open_bo`], [`Space::fill`] and [`Space::reserve_range`] allocate. Nothing else does, closing
 //! included, so a space can be torn down without memory. Of the handles, [`Vm::new`], [`Vm::edit`] (waits), [`Edit::open`] and
 //! [`Edit::plan`] may block or allocate; everything else, every close, drop, `cleared` and `poison` among it, is legal in any
 //! context, the signalling path included: what must be freed goes to the reaper.

@@ -70,7 +70,11 @@ impl<M> Step<M> {
         }
         // The two overlap.
         let hole = old.range.intersection(range).unwrap_or(old.range);
-        Some(if hole == old.range { Self::Unmap { mapping: old, keep } } else { Self::Remap { unmap: old, hole, keep } })
+        Some(if hole == old.range {
+            Self::Unmap { mapping: old, keep }
+        } else {
+            Self::Remap { unmap: old, hole, keep }
+        })
     }
 
     /// The mapping that goes, or comes.

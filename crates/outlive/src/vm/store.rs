@@ -90,10 +90,17 @@ pub(super) struct Promise {
     room: usize,
 }
 
+impl Promise {
+    /// Gives the room back before the end.
+    pub(super) fn give_back(&mut self) {
+        // ORDERING: a number that nothing else depends on; it is raised by whoever has the store.
+        self.promised.fetch_sub(core::mem::take(&mut self.room), Ordering::Relaxed);
+    }
+}
+
 impl Drop for Promise {
     fn drop(&mut self) {
-        // ORDERING: a number that nothing else depends on; it is raised by whoever has the store.
-        self.promised.fetch_sub(self.room, Ordering::Relaxed);
+        self.give_back();
     }
 }
 
@@ -116,7 +123,7 @@ impl<V, M> Store<V, M> {
             Some(promised) => promised.clone(),
             None => self.promised.insert(Ref::try_new(AtomicUsize::new(0))?).clone(),
         };
-        // ORDERING: as in `Promise::drop`.
+        // ORDERING: as in `Promise::give_back`.
         promised.fetch_add(room, Ordering::Relaxed);
         Ok(Promise { promised, room })
     }

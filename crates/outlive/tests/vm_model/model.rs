@@ -1,7 +1,9 @@
 //! The model: a flat array of pages, each of which says what it leads to and which mapping it belongs to. Operations are read
 //! from bytes, so that the property test, the fuzzer and its corpus run the very same code.
 
-use outlive::vm::{Apply, BoId, Cause, Flags, Geometry, Mapping, Prepared, Request, Rule, Source, Space, Step, VaRange};
+use outlive::vm::{
+    Apply, BoId, Cause, Flags, Geometry, Mapping, Prepared, Request, Rule, Source, Space, Step, VaRange,
+};
 
 const PAGE: u64 = 0x1000;
 /// Few enough that requests meet.

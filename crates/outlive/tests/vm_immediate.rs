@@ -1,0 +1,278 @@
+//! Immediate working at its edges: memory that runs out while a batch is accepted, room that is kept for each, drivers that fail at
+//! each step, buffers and spaces that are closed before the batch is run. The ordinary case is in `vm_model`.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests may panic and allocate")]
+
+extern crate alloc;
+
+use alloc::rc::Rc;
+use outlive::check::{self, Alloc};
+use outlive::vm::{
+    BoId, Cause, Flags, Geometry, PlanError, Prepared, Ran, Request, Rule, RunFailed, Source, Space, Step, VaRange,
+};
+use std::alloc::System;
+
+#[global_allocator]
+static ALLOC: Alloc<System> = Alloc::new(System);
+
+const PAGE: u64 = 0x1000;
+const GEOMETRY: Geometry = Geometry { base: 0, len: 1 << 32, page: PAGE };
+
+/// What a driver keeps with a mapping: counts its copies.
+type Data = Rc<()>;
+type Tiles = Space<(), Data>;
+type Outcome = Result<Ran<Data>, RunFailed<&'static str, Data>>;
+
+fn map(page: u64, pages: u64, bo: BoId, at: u64, data: &Data) -> Request<Data> {
+    let source = Source::Bo { bo, offset: at * PAGE };
+    Request::Map { va: page * PAGE, len: pages * PAGE, source, flags: Flags::NONE, data: Rc::clone(data) }
+}
+
+fn unmap(page: u64, pages: u64) -> Request<Data> {
+    Request::Unmap { va: page * PAGE, len: pages * PAGE }
+}
+
+fn protect(page: u64, pages: u64) -> Request<Data> {
+    Request::Protect { va: page * PAGE, len: pages * PAGE, clear: Flags::NONE, set: Flags::READ_ONLY }
+}
+
+fn contents<M>(space: &Space<(), M>) -> Vec<(VaRange, Source, Flags)> {
+    space.iter().map(|mapping| (mapping.range, mapping.source, mapping.flags)).collect()
+}
+
+/// Ten tiles of eight pages, two pages apart.
+fn tiles(data: &Data) -> (Tiles, BoId) {
+    let mut space = Space::new(GEOMETRY).unwrap();
+    let bo = space.open_bo(256 * PAGE, ()).unwrap();
+    let requests: Vec<_> = (0..10).map(|tile| map(10 * tile, 8, bo, 10 * tile, data)).collect();
+    space.fill(&requests).unwrap();
+    (space, bo)
+}
+
+/// A batch that touches a mapping in every way: keeps it, cuts it, replaces it, changes it in place, at an edge, in the middle.
+fn rich_batch(bo: BoId, data: &Data) -> Vec<Request<Data>> {
+    let middle = map(3, 2, bo, 100, data);
+    let same = map(80, 8, bo, 80, data);
+    let rest = [protect(34, 32), protect(72, 2), map(90, 3, bo, 0, data), unmap(91, 1), same];
+    [map(0, 9, bo, 0, data), middle, unmap(9, 12), map(25, 10, bo, 25, data)].into_iter().chain(rest).collect()
+}
+
+/// Runs with a driver that fails at a step, in a signalling section. The steps that were carried out.
+fn run(prepared: Prepared<Data>, space: &mut Tiles, fails_at: usize) -> (Vec<Step<Data>>, Outcome) {
+    let mut steps = Vec::with_capacity(100);
+    let before = check::allocations();
+    let signalling = check::signalling();
+    let ran = prepared.run(space, |_, step| {
+        if steps.len() == fails_at {
+            return Err("no page table");
+        }
+        steps.push(step.cloned());
+        Ok(())
+    });
+    drop(signalling);
+    assert_eq!(check::allocations(), before, "nothing is allocated, and nothing freed");
+    assert!(check::take_report().is_none());
+    (steps, ran)
+}
+
+#[test]
+fn the_steps_and_what_they_leave_are_those_of_a_plan() {
+    let data = Rc::new(());
+    let (mut staged, staged_bo) = tiles(&data);
+    let (mut immediate, bo) = tiles(&data);
+    let done = staged.plan(&rich_batch(staged_bo, &data)).unwrap().commit();
+    let prepared = immediate.prepare(&rich_batch(bo, &data)).unwrap();
+    let (steps, ran) = run(prepared, &mut immediate, usize::MAX);
+    assert_eq!(ran.unwrap().steps(), steps.len());
+    // The two spaces' buffers have different numbers.
+    let shape = |step: &Step<Data>| (step.mapping().range, step.changes(), step.keep(), step.mapping().flags);
+    assert_eq!(steps.iter().map(shape).collect::<Vec<_>>(), done.steps().iter().map(shape).collect::<Vec<_>>());
+    assert!(steps.len() > 15 && steps.iter().any(Step::keep), "{} steps", steps.len());
+    let places = |space: &Tiles| contents(space).into_iter().map(|(range, _, flags)| (range, flags));
+    assert!(places(&immediate).eq(places(&staged)));
+}
+
+#[test]
+fn what_mappings_held_is_dropped_when_it_is_taken() {
+    let data = Rc::new(());
+    let (mut space, bo) = tiles(&data);
+    assert_eq!(Rc::strong_count(&data), 11);
+    let prepared = space.prepare(&[map(0, 8, bo, 99, &data), unmap(14, 100)]).unwrap();
+    let (steps, ran) = run(prepared, &mut space, usize::MAX);
+    assert_eq!((steps.len(), space.len()), (11, 2));
+    drop(steps);
+    assert_eq!(Rc::strong_count(&data), 13, "ten old ones, the new one, the request's and this one");
+    assert_eq!(space.fill(&[]), Err(PlanError { request: 0, rule: Rule::NotEmpty }));
+    drop(ran);
+    let mut taken = 0;
+    while space.take_removed().is_some() {
+        taken += 1;
+    }
+    assert_eq!((taken, Rc::strong_count(&data)), (9, 3));
+    // Or the space is closed.
+    let prepared = space.prepare(&[unmap(0, 100)]).unwrap();
+    drop(run(prepared, &mut space, usize::MAX));
+    assert_eq!((Rc::strong_count(&data), space.len()), (3, 0));
+    drop(space.close());
+    assert_eq!((Rc::strong_count(&data), space.take_removed().is_some()), (1, false));
+}
+
+#[test]
+fn whichever_allocation_of_preparing_fails_nothing_is_changed() {
+    let data = Rc::new(());
+    for n in 1.. {
+        let (mut space, bo) = tiles(&data);
+        // Full, so that nodes are needed; and just enough in the limit, so that nothing may stay promised.
+        space.set_limit(10 + 2 * 7 + 2);
+        let (before, batch) = (contents(&space), rich_batch(bo, &data));
+        check::fail_nth_allocation(n);
+        let prepared = space.prepare(&batch);
+        let spared = check::fail_nth_allocation(0) > 0;
+        assert_eq!(contents(&space), before);
+        match prepared {
+            Ok(_) => {
+                assert!(spared && n > 4, "it allocates: {n}");
+                break;
+            }
+            Err(error) => assert!(!spared && matches!(error.rule, Rule::NoMemory(_))),
+        }
+        let (_, ran) = run(space.prepare(&batch).unwrap(), &mut space, usize::MAX);
+        assert!(ran.is_ok());
+    }
+}
+
+#[test]
+fn room_is_kept_for_each_and_given_back() {
+    let data = Rc::new(());
+    let mut space = Space::new(GEOMETRY).unwrap();
+    let bo = space.open_bo(256 * PAGE, ()).unwrap();
+    // Accepted while nothing is mapped; a space that is filled afterwards keeps the room.
+    let mut waiting: Vec<_> = (0..40)
+        .map(|tile| space.prepare(&[map(20 * tile + 5, 3, bo, 7, &data), unmap(20 * tile + 6, 1)]).unwrap())
+        .collect();
+    let whole: Vec<_> = (0..40).map(|tile| map(20 * tile, 16, bo, 0, &data)).collect();
+    space.fill(&whole).unwrap();
+    let mut mappings = 40;
+    while let Some(prepared) = waiting.pop() {
+        // Plans take room in between, and each leaves what was promised.
+        let tile = 1_000 + 2 * waiting.len() as u64;
+        space.plan(&[map(tile, 1, bo, 0, &data)]).unwrap().commit();
+        let (steps, ran) = run(prepared, &mut space, usize::MAX);
+        mappings += 4;
+        assert_eq!((steps.len(), ran.is_ok(), space.len()), (3, true, mappings));
+        if waiting.len() % 7 == 0 {
+            drop(waiting.pop());
+        }
+    }
+    while space.take_removed().is_some() {}
+    drop(space.prepare(&rich_batch(bo, &data)).unwrap());
+    let (memory, before, copies) = (space.memory(), contents(&space), Rc::strong_count(&data));
+    for _ in 0..1_000 {
+        drop(space.prepare(&rich_batch(bo, &data)).unwrap());
+    }
+    assert_eq!((space.memory(), contents(&space), Rc::strong_count(&data)), (memory, before, copies));
+    let late = space.prepare(&[unmap(0, 1)]).unwrap();
+    drop(space);
+    drop(late);
+}
+
+#[test]
+fn what_was_accepted_counts_against_the_limit() {
+    let data = Rc::new(());
+    let (mut space, bo) = tiles(&data);
+    space.set_limit(13);
+    let full = |request| PlanError { request, rule: Rule::TooMany { limit: 13 } };
+    let first = space.prepare(&[map(200, 1, bo, 0, &data)]).unwrap();
+    assert_eq!(space.prepare(&[unmap(0, 1), map(202, 1, bo, 0, &data)]).unwrap_err(), full(1));
+    assert_eq!(space.prepare(&[protect(0, 100)]).unwrap_err(), full(0));
+    let plan = space.plan(&[map(202, 1, bo, 0, &data), map(204, 1, bo, 0, &data)]);
+    assert_eq!(plan.unwrap_err(), full(1), "plans leave what was promised");
+    let unmaps = space.prepare(&[unmap(0, 8), unmap(10, 8)]).unwrap();
+    assert!(run(unmaps, &mut space, usize::MAX).1.is_ok(), "always taken");
+    assert!(run(first, &mut space, usize::MAX).1.is_ok());
+    assert_eq!(space.len(), 9);
+    space.plan(&[map(202, 1, bo, 0, &data), map(204, 1, bo, 0, &data)]).unwrap().commit();
+}
+
+#[test]
+fn whichever_step_the_driver_fails_at_the_space_says_which_and_is_poisoned() {
+    let data = Rc::new(());
+    let (mut space, bo) = tiles(&data);
+    let plan = space.plan(&rich_batch(bo, &data)).unwrap();
+    let request_of: Vec<_> = (0..9).flat_map(|request| plan.steps_of(request).map(move |_| request)).collect();
+    drop(plan);
+    for (at, request) in request_of.iter().enumerate() {
+        let (mut space, bo) = tiles(&data);
+        let next = space.prepare(&[unmap(30, 8), map(0, 1, bo, 0, &data)]).unwrap();
+        let prepared = space.prepare(&rich_batch(bo, &data)).unwrap();
+        let (steps, failed) = run(prepared, &mut space, at);
+        let failed = failed.unwrap_err();
+        assert_eq!((failed.request, failed.cause, failed.ran.steps()), (*request, Cause::Driver("no page table"), at));
+        let message = format!("request {request}, after {at} steps: the driver failed half way: no page table");
+        assert_eq!(failed.to_string(), message);
+        assert!(space.is_poisoned() && steps.len() == at);
+        // Who was accepted before learns it; unmap and close still work.
+        let before = contents(&space);
+        let (_, failed) = run(next, &mut space, usize::MAX);
+        let failed = failed.unwrap_err();
+        assert_eq!((failed.request, failed.cause), (1, Cause::Refused(Rule::Poisoned)));
+        assert_eq!(contents(&space), before, "nothing of that one was done");
+        assert_eq!(space.prepare(&[map(0, 1, bo, 0, &data)]).unwrap_err().rule, Rule::Poisoned);
+        let half = space.prepare(&[unmap(0, 45)]).unwrap();
+        assert!(run(half, &mut space, usize::MAX).1.is_ok());
+        assert!(space.iter().all(|mapping| mapping.range.base() >= 45 * PAGE));
+        let left = space.mappings_of(bo);
+        assert_eq!(space.close_bo(bo).unwrap().len(), left);
+        assert!(space.is_empty() && space.close().is_empty());
+    }
+    assert_eq!(Rc::strong_count(&data), 11, "the first space's tiles and this one");
+}
+
+#[test]
+fn what_was_closed_or_reserved_since_is_named_and_nothing_is_done() {
+    let data = Rc::new(());
+    let changes: [fn(&mut Tiles, BoId) -> Rule; 3] = [
+        |space, bo| {
+            assert!(space.close_bo(bo).is_some());
+            Rule::NotOpen { bo }
+        },
+        |space, _| {
+            let range = VaRange::new(300 * PAGE, PAGE, PAGE).unwrap();
+            space.reserve_range(range).unwrap();
+            Rule::ReservedRange { range, reserved: range }
+        },
+        |space, _| {
+            drop(space.close());
+            Rule::Closed
+        },
+    ];
+    for change in changes {
+        let (mut space, _) = tiles(&data);
+        let other = space.open_bo(PAGE, ()).unwrap();
+        let prepared = space.prepare(&[unmap(0, 100), map(300, 1, other, 0, &data)]).unwrap();
+        let rule = change(&mut space, other);
+        let before = contents(&space);
+        let (steps, failed) = run(prepared, &mut space, usize::MAX);
+        let failed = failed.unwrap_err();
+        let request = usize::from(rule != Rule::Closed);
+        assert_eq!((steps.len(), failed.request, failed.cause), (0, request, Cause::Refused(rule)));
+        assert_eq!((contents(&space), space.is_poisoned()), (before, true));
+    }
+}
+
+#[test]
+fn a_batch_of_another_space_is_no_harm_to_either() {
+    let data = Rc::new(());
+    let (mut one, bo) = tiles(&data);
+    let (mut other, _) = tiles(&data);
+    let prepared = one.prepare(&[unmap(0, 100)]).unwrap();
+    let (steps, failed) = run(prepared, &mut other, usize::MAX);
+    assert_eq!((steps.len(), failed.unwrap_err().cause), (0, Cause::OtherSpace));
+    assert!(!one.is_poisoned() && !other.is_poisoned());
+    assert_eq!(one.prepare(&[unmap(0, 0)]).unwrap_err().request, 0);
+    assert_eq!(one.prepare(&[unmap(0, 1), map(0, 500, bo, 0, &data)]).unwrap_err().request, 1);
+    assert_eq!((one.len(), other.len()), (10, 10));
+}
+
+static_assertions::assert_impl_all!(Prepared<u64>: Send, Sync);
+static_assertions::assert_impl_all!(Ran<u64>: Send, Sync);
+static_assertions::assert_not_impl_any!(Prepared<Rc<()>>: Send, Sync);
