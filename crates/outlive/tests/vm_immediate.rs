@@ -176,6 +176,36 @@ fn room_is_kept_for_each_and_given_back() {
 }
 
 #[test]
+fn the_room_of_each_request_is_enough_where_it_adds_most() {
+    type Make = fn(u64, BoId, &Data) -> Request<Data>;
+    let kinds: [(Make, usize, usize); 3] = [
+        (|page, bo, data| map(page, 2, bo, 200, data), 3, 2),
+        (|page, _, _| unmap(page, 2), 2, 1),
+        (|page, _, _| protect(page, 2), 3, 2),
+    ];
+    let data = Rc::new(());
+    for (make, pieces, steps) in kinds {
+        // Both what is there when it is accepted, and what the space is filled with afterwards.
+        for filled_first in [true, false] {
+            let (mut full, full_bo) = tiles(&data);
+            let mut empty = Space::new(GEOMETRY).unwrap();
+            let empty_bo = empty.open_bo(256 * PAGE, ()).unwrap();
+            let (space, bo) = if filled_first { (&mut full, full_bo) } else { (&mut empty, empty_bo) };
+            let each = |tile: u64| [make(10 * tile + 3, bo, &data)];
+            let prepared: Vec<_> = (0..10).map(|tile| space.prepare(&each(tile)).unwrap()).collect();
+            if !filled_first {
+                let requests: Vec<_> = (0..10).map(|tile| map(10 * tile, 8, bo, 10 * tile, &data)).collect();
+                space.fill(&requests).unwrap();
+            }
+            for prepared in prepared {
+                assert_eq!(run(prepared, space, usize::MAX).1.unwrap().steps(), steps);
+            }
+            assert_eq!((space.len(), space.take_removed().is_some()), (10 * pieces, false), "cut in place");
+        }
+    }
+}
+
+#[test]
 fn what_was_accepted_counts_against_the_limit() {
     let data = Rc::new(());
     let (mut space, bo) = tiles(&data);
@@ -187,10 +217,12 @@ fn what_was_accepted_counts_against_the_limit() {
     let plan = space.plan(&[map(202, 1, bo, 0, &data), map(204, 1, bo, 0, &data)]);
     assert_eq!(plan.unwrap_err(), full(1), "plans leave what was promised");
     let unmaps = space.prepare(&[unmap(0, 8), unmap(10, 8)]).unwrap();
-    assert!(run(unmaps, &mut space, usize::MAX).1.is_ok(), "always taken");
-    assert!(run(first, &mut space, usize::MAX).1.is_ok());
+    let ran = [unmaps, first].map(|prepared| run(prepared, &mut space, usize::MAX).1);
+    assert!(ran.iter().all(Result::is_ok), "an unmap is always taken");
     assert_eq!(space.len(), 9);
-    space.plan(&[map(202, 1, bo, 0, &data), map(204, 1, bo, 0, &data)]).unwrap().commit();
+    let twice = [map(202, 1, bo, 0, &data), map(204, 1, bo, 0, &data)];
+    assert!(space.plan(&twice).is_ok() && space.prepare(&twice).is_ok(), "nothing is promised any more");
+    drop(ran);
 }
 
 #[test]
