@@ -22,10 +22,10 @@
 //!
 //! # Modules
 //! `config` what a submitter says · `submit` reserve and commit · `merge` dependencies merged · `pending` commits to come ·
-//! `order` the order, a plain state machine · `dispatch`
-//! starting · `complete` ending · `pass` signalling in order · `pump` the work on the lanes, timeouts · `deps`
-//! dependencies · `native` those that the hardware waits for · `long` long-running contexts · `turn` the arbiter · `waits`
-//! what it waits for · `disposal` who decides · `job` the block of memory · `shared` what holds it together.
+//! `order` the order, a plain state machine · `dispatch` starting · `complete` ending · `pass` signalling in order · `pump` the
+//! work on the lanes, timeouts · `deps` dependencies · `native` those that the hardware waits for · `long` long-running
+//! contexts · `turn` the arbiter · `waits` what it waits for · `disposal` who decides · `job` the block of memory · `ops` its
+//! driver's calls · `shared` what holds it together.
 
 mod complete;
 mod config;
@@ -37,6 +37,7 @@ pub(crate) mod job;
 pub(crate) mod long;
 mod merge;
 mod native;
+mod ops;
 mod order;
 mod pass;
 mod pending;

@@ -1,5 +1,4 @@
-//! What a queue is inside: its configuration, its state under one lock, the functions that call its driver, and its work
-//! on the lanes.
+//! What a queue is inside: its configuration, its state under one lock, and its work on the lanes.
 //!
 //! # Who calls in
 //! Submitters (`reserve`, `commit`), completions (any context), fences that dependencies wait for (any context), the
@@ -11,19 +10,19 @@
 //! The queue's lock ranks inside the device's and outside fences', lanes' and timers'; it is not held across a driver
 //! call, a signal, or a foreign `Drop`. Nobody waits for a mark: who finds it set leaves the work to its holder, who looks
 //! again under the lock before he clears it.
-#![expect(unsafe_code, reason = "erased drivers; docs/unsafe.md, `queue::shared`")]
+#![expect(unsafe_code, reason = "first fields and the count of a queue; docs/unsafe.md, `queue::shared`")]
 
-use super::complete::Completion;
 use super::config::QueueConfig;
 use super::dispatch;
 use super::job::{JobCore, Stage};
-use super::long::{self, LongShared, LongState, Off, PreemptToken};
+use super::long::{self, LongShared, LongState};
+use super::ops::Ops;
 use super::order::QueueState;
 use super::pump;
 use super::turn::Place;
 use crate::device::Principal;
 use crate::device::damage::{Bill, Damage};
-use crate::device::driver::{Acquired, Driver, JobCx, JobInfo, Verdict};
+use crate::device::driver::{Driver, JobInfo};
 use crate::device::shared::{DeviceInner, DeviceShared};
 use crate::device::usage::{Counters, Outcome, Writers};
 use crate::exec::Lane;
@@ -92,21 +91,6 @@ pub(crate) struct Limits {
     pub(crate) bypass: bool,
 }
 
-/// The driver's calls, for jobs and rings of its own types. Each is called with the token (hence the ring) and, where it gets
-/// a job, with that job marked busy (hence the payload).
-pub(crate) struct Ops {
-    pub(crate) resources: bool,
-    pub(crate) acquire: unsafe fn(&QueueShared, NonNull<JobCore>, JobInfo) -> Acquired,
-    pub(crate) run: unsafe fn(&QueueShared, NonNull<JobCore>, JobInfo, Completion),
-    pub(crate) release: unsafe fn(&QueueShared, NonNull<JobCore>),
-    pub(crate) timed_out: unsafe fn(&QueueShared, NonNull<JobCore>, JobInfo) -> Verdict,
-    pub(crate) cancel: unsafe fn(&QueueShared, NonNull<JobCore>, JobInfo),
-    pub(crate) preempt: unsafe fn(&QueueShared, PreemptToken),
-    pub(crate) restore: unsafe fn(&QueueShared),
-    pub(crate) resume: unsafe fn(&QueueShared, Off),
-    waits_natively: unsafe fn(&QueueShared, &Fence) -> bool,
-}
-
 /// What was allocated for a queue before itself.
 pub(crate) struct Parts {
     pub(crate) info: Ref<ContextInfo>,
@@ -119,9 +103,9 @@ pub(crate) struct Parts {
 #[repr(C)]
 pub(crate) struct QueueInner<D: Driver> {
     pub(crate) shared: QueueShared,
-    ring: UnsafeCell<D::Queue>,
+    pub(super) ring: UnsafeCell<D::Queue>,
     /// After the ring: the driver goes last.
-    device: Object<DeviceInner<D>>,
+    pub(super) device: Object<DeviceInner<D>>,
 }
 
 // SAFETY: `repr(C)`, the header is first.
@@ -165,18 +149,7 @@ impl<D: Driver> QueueInner<D> {
             reap_work: LaneNode::new(Task::Run(pump::reap_work)),
             resume_work: LaneNode::new(Task::Run(long::resume_work)),
             resource_node: Node::new(Kind::Resource, 0),
-            ops: Ops {
-                resources: D::RESOURCES,
-                acquire: acquire::<D>,
-                run: run::<D>,
-                release: release::<D>,
-                timed_out: timed_out::<D>,
-                cancel: cancel::<D>,
-                preempt: preempt::<D>,
-                restore: restore::<D>,
-                resume: resume::<D>,
-                waits_natively: waits_natively::<D>,
-            },
+            ops: Ops::of::<D>(),
             principal: config.principal,
             counters: Counters::new(Writers::OneAtATime),
             place,
@@ -191,85 +164,6 @@ impl<D: Driver> QueueInner<D> {
         };
         Ok(Self { shared, ring: UnsafeCell::new(ring), device: device.clone() })
     }
-}
-
-/// The whole queue behind its shared part.
-unsafe fn inner<D: Driver>(queue: &QueueShared) -> &QueueInner<D> {
-    // SAFETY: the ops of a queue were made for its own `D`, and the shared part is its first field.
-    unsafe { NonNull::from(queue).cast::<QueueInner<D>>().as_ref() }
-}
-
-/// Ring and payload for a call about `job`.
-unsafe fn context<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: JobInfo) -> JobCx<'_, D> {
-    // SAFETY: as above.
-    let ring = unsafe { inner::<D>(queue) }.ring.get();
-    let payload = JobCore::payload::<D::Job>(job).as_ptr();
-    // SAFETY: the token makes the ring this call's.
-    let queue = unsafe { &mut *ring };
-    // SAFETY: busy, so it is in the order.
-    let despite = unsafe { super::deps::despite(job) };
-    // SAFETY: `busy` makes the payload this call's.
-    let payload = unsafe { &mut *payload };
-    JobCx { queue, job: payload, info, despite }
-}
-
-unsafe fn acquire<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: JobInfo) -> Acquired {
-    // SAFETY: called with token and mark, on the queue these ops were made for.
-    let mut cx = unsafe { context::<D>(queue, job, info) };
-    // SAFETY: as above.
-    unsafe { inner::<D>(queue) }.device.driver.acquire(&mut cx)
-}
-
-unsafe fn run<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: JobInfo, done: Completion) {
-    // SAFETY: called with token and mark, on the queue these ops were made for.
-    let mut cx = unsafe { context::<D>(queue, job, info) };
-    // SAFETY: as above.
-    unsafe { inner::<D>(queue) }.device.driver.run(&mut cx, done);
-}
-
-unsafe fn release<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>) {
-    // SAFETY: `busy` makes the payload this call's.
-    let payload = unsafe { JobCore::payload::<D::Job>(job).as_mut() };
-    // SAFETY: called on the queue these ops were made for.
-    unsafe { inner::<D>(queue) }.device.driver.release(payload);
-}
-
-unsafe fn timed_out<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: JobInfo) -> Verdict {
-    // SAFETY: called with token and mark, on the queue these ops were made for.
-    let mut cx = unsafe { context::<D>(queue, job, info) };
-    // SAFETY: as above.
-    unsafe { inner::<D>(queue) }.device.driver.timed_out(&mut cx)
-}
-
-unsafe fn cancel<D: Driver>(queue: &QueueShared, job: NonNull<JobCore>, info: JobInfo) {
-    // SAFETY: called with token and mark, on the queue these ops were made for.
-    let mut cx = unsafe { context::<D>(queue, job, info) };
-    // SAFETY: as above.
-    unsafe { inner::<D>(queue) }.device.driver.cancel(&mut cx);
-}
-
-unsafe fn preempt<D: Driver>(queue: &QueueShared, token: PreemptToken) {
-    // SAFETY: called on the queue these ops were made for.
-    let inner = unsafe { inner::<D>(queue) };
-    // SAFETY: the token makes the ring this call's.
-    inner.device.driver.preempt(queue.id(), unsafe { &mut *inner.ring.get() }, token);
-}
-
-unsafe fn restore<D: Driver>(queue: &QueueShared) {
-    // SAFETY: called on the queue these ops were made for.
-    let inner = unsafe { inner::<D>(queue) };
-    // SAFETY: the token makes the ring this call's.
-    inner.device.driver.restore(queue.id(), unsafe { &mut *inner.ring.get() });
-}
-
-unsafe fn resume<D: Driver>(queue: &QueueShared, off: Off) {
-    // SAFETY: called on the queue these ops were made for.
-    unsafe { inner::<D>(queue) }.device.driver.resume(off);
-}
-
-unsafe fn waits_natively<D: Driver>(queue: &QueueShared, fence: &Fence) -> bool {
-    // SAFETY: called on the queue these ops were made for.
-    unsafe { inner::<D>(queue) }.device.driver.waits_natively(fence)
 }
 
 impl QueueShared {
