@@ -258,7 +258,7 @@ impl Signaler {
     /// As [`Signaler::signal`], with the hardware's own time on the executor's clock.
     pub fn signal_at(mut self, result: Result<(), FenceError>, at: Time) {
         if let Some(fence) = self.fence.take() {
-            self.inner.decide(&fence, result, at);
+            self.inner.decide(&fence, result, at, |_| ());
         }
     }
 
@@ -288,12 +288,13 @@ impl Signaler {
 impl Drop for Signaler {
     fn drop(&mut self) {
         if let Some(fence) = self.fence.take() {
-            // Counted by this and by the context's order.
-            if fence.count() > 2 && !fence.is_signaled() {
-                check::dropped(&fence);
-            }
             let at = self.inner.header.hub().now();
-            self.inner.decide(&fence, Err(FenceError::Canceled), at);
+            self.inner.decide(&fence, Err(FenceError::Canceled), at, |fence| {
+                // Counted by this and by the context's order.
+                if check::ON && fence.count() > 2 {
+                    check::dropped(fence);
+                }
+            });
         }
         if sabotage::is(Sabotage::KeepIssuer) {
             core::mem::forget(self.inner.clone());
@@ -333,12 +334,14 @@ pub(super) fn allocate_alone(info: Ref<ContextInfo>, seqno: u64) -> Result<Fence
 }
 
 impl ContextInner {
-    /// Gives the result; false if there is one.
-    fn decide(&self, fence: &Fence, result: Result<(), FenceError>, at: Time) -> bool {
-        let _section = check::signalling();
+    /// Gives the result and tells that it did; false if there is one.
+    fn decide(&self, fence: &Fence, result: Result<(), FenceError>, at: Time, tell: impl FnOnce(&Fence)) -> bool {
         if !decide_alone(fence) {
             return false;
         }
+        // Only what was decided here is told, and before it is signaled.
+        tell(fence);
+        let _section = check::signalling();
         if sabotage::is(Sabotage::SignalOutOfOrder) {
             fence.signal(result, at, self.header.hub());
         }
@@ -398,8 +401,7 @@ impl ContextInner {
             let lent = unsafe { Fence::from_block(NonNull::from(&bare.header), Slot::First) };
             let fence = Fence::clone(&ManuallyDrop::new(lent));
             drop(order);
-            check::expired(&fence);
-            if self.decide(&fence, Err(FenceError::TimedOut), now) {
+            if self.decide(&fence, Err(FenceError::TimedOut), now, check::expired) {
                 hub.trace(|| Event::WatchdogExpired { fence: fence.id() });
             }
         }
