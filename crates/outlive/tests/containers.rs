@@ -11,16 +11,15 @@
 #[expect(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{Rig, error, ok, pending};
+use common::{Ear, Heard, Rig, error, ok, pending};
 use outlive::check::{self, Alloc};
 use outlive::{
     AllocError, Cause, ContainerError, Dependency, Executor, Fence, FenceContext, FenceError, Hook, Names, OnError,
-    Producer, QueueConfig, Retired, Signaler, Status, Time, Timeline, WaitError,
+    QueueConfig, Retired, Signaler, Status, Time, Timeline, WaitError,
 };
 use std::alloc::System;
 use std::slice::from_ref;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -200,24 +199,6 @@ fn signaling_a_container_allocates_nothing() {
     assert!(ok(&all) && ok(&point));
     executor.run_until_idle();
     assert_eq!((calls.load(SeqCst), check::take_report().map(|report| report.violation)), (1, None));
-}
-
-#[derive(Default)]
-struct Heard {
-    armed: AtomicUsize,
-    deadlines: Mutex<Vec<Time>>,
-}
-
-struct Ear(Arc<Heard>);
-
-impl Producer for Ear {
-    fn arm(&self) {
-        self.0.armed.fetch_add(1, SeqCst);
-    }
-
-    fn deadline(&self, at: Time) {
-        self.0.deadlines.lock().unwrap().push(at);
-    }
 }
 
 #[test]

@@ -11,16 +11,16 @@
 #[expect(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{Rig, error, ok, pending};
+use common::{Ear, Heard, Rig, error, ok, pending};
 use outlive::check::{self, Alloc};
 use outlive::sabotage::{Sabotage, commit};
 use outlive::{
-    AllocError, Cause, ContainerError, Executor, Fence, FenceContext, FenceError, Hook, Job, Names, Producer, Progress,
+    AllocError, Cause, ContainerError, Executor, Fence, FenceContext, FenceError, Hook, Job, Names, Progress,
     QueueConfig, Signaler, Status, Syncobj, SyncobjError, SyncobjWait, Time, Timeline, Until, WaitError,
 };
 use std::alloc::System;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 #[global_allocator]
@@ -364,24 +364,6 @@ fn no_memory_for_a_submission_leaves_everything_as_it_was() {
         assert!(act());
         assert_eq!(check::fail_nth_allocation(0), 0);
         assert_eq!(object.find(0), Ok(Some(first.clone())));
-    }
-}
-
-#[derive(Default)]
-struct Heard {
-    armed: AtomicUsize,
-    deadlines: Mutex<Vec<Time>>,
-}
-
-struct Ear(Arc<Heard>);
-
-impl Producer for Ear {
-    fn arm(&self) {
-        self.0.armed.fetch_add(1, SeqCst);
-    }
-
-    fn deadline(&self, at: Time) {
-        self.0.deadlines.lock().unwrap().push(at);
     }
 }
 

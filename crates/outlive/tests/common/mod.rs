@@ -4,11 +4,11 @@
 
 use outlive::{
     Acquired, Cause, Completion, Device, DeviceConfig, Driver, Executor, Fence, FenceError, InFlight, JobCx, JobInfo,
-    JobQueue, LongQueue, Off, PreemptToken, QueueConfig, ResetScope, ResetToken, Status, Verdict,
+    JobQueue, LongQueue, Off, PreemptToken, Producer, QueueConfig, ResetScope, ResetToken, Status, Time, Verdict,
 };
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 pub type Queue = JobQueue<Gpu>;
@@ -330,6 +330,25 @@ impl Rig {
 pub fn buffers(live: &Arc<Live>, tag: u64) -> Buffers {
     live.created.fetch_add(1, SeqCst);
     Buffers { live: live.clone(), tag, on_drop: None }
+}
+
+/// What a fence's producer was told.
+#[derive(Default)]
+pub struct Heard {
+    pub armed: AtomicUsize,
+    pub deadlines: Mutex<Vec<Time>>,
+}
+
+pub struct Ear(pub Arc<Heard>);
+
+impl Producer for Ear {
+    fn arm(&self) {
+        self.0.armed.fetch_add(1, SeqCst);
+    }
+
+    fn deadline(&self, at: Time) {
+        self.0.deadlines.lock().unwrap().push(at);
+    }
 }
 
 pub const SOON: Duration = Duration::from_secs(20);
