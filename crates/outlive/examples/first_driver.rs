@@ -96,3 +96,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(status, Status::Signaled(Err(FenceError::Canceled)));
     Ok(())
 }
+
+#[test]
+fn runs() -> Result<(), Box<dyn std::error::Error>> {
+    main()
+}

@@ -31,7 +31,7 @@
 //!
 //! # A first driver
 //!
-//! The repository's `examples/first_driver.rs` is a whole driver in a hundred lines. Its heart:
+//! `examples/first_driver.rs` is a whole driver in a hundred lines. Its heart:
 //!
 //! ```
 //! use outlive::{Completion, Driver, FenceError, InFlight, JobCx};
@@ -73,10 +73,20 @@
 //!
 //! # Where to look
 //!
-//! [`JobQueue`] and [`Reserved`] submit. [`Driver`] has the table of what each call may do. [`Fence`] is read, waited for,
-//! awaited; [`FenceContext`] issues bare ones; [`UserFence`] is what need not end; [`Syncobj`] hands fences on. With the feature `linux`,
-//! `outlive::linux` passes them to other processes. [`Executor`] says who runs the three lanes
-//! and on which clock. [`check`] finds what must not happen while signalling. [`trace`] is the vocabulary of events.
+//! | to | see | runnable: `cargo run --release -p outlive --example` |
+//! |---|---|---|
+//! | write a driver | [`Driver`]: what each call may do; [`Completion`], [`InFlight`] | `first_driver` |
+//! | submit jobs, close, cancel | [`JobQueue`], [`Reserved`], [`JobFences`], [`LongQueue`] | `first_driver` |
+//! | wait, await, be called, combine | [`Fence`], [`FenceContext`], [`UserFence`], [`Timeline`], [`Syncobj`] | `fences_and_waiting` |
+//! | pass fences to other processes | `outlive::linux`, with the feature `linux` | `fences_and_waiting` |
+//! | say who waits for whom on buffers | [`resv`] | `reservations` |
+//! | map, unmap, tear down an address space | [`vm`] | `address_space` |
+//! | share a device fairly | [`sched`]; scarce slots: [`pool`]; who used what: [`Principal`], [`Usage`] | `two_clients_fair` |
+//! | choose threads, clocks, virtual time | [`Executor`], [`ExecutorBuilder`] | `two_clients_fair` |
+//! | find what must not happen while signalling | [`check`] | |
+//! | record events | [`trace`] | |
+//!
+//! Which context may call what is one table in the repository's `docs/which-context.md`.
 //!
 //! # Without `std`
 //!

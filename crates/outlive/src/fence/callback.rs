@@ -64,6 +64,8 @@ impl<F> fmt::Display for Refused<F> {
     }
 }
 
+impl<F> core::error::Error for Refused<F> {}
+
 #[repr(C)]
 struct Head {
     lane: LaneNode,
