@@ -113,6 +113,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn runs() -> Result<(), Box<dyn std::error::Error>> {
+fn runs() -> Result<(), Box<dyn Error>> {
     main()
 }

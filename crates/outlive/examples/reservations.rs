@@ -97,6 +97,6 @@ fn lock(first: &Reservation, second: &Reservation) -> bool {
 }
 
 #[test]
-fn runs() -> Result<(), Box<dyn std::error::Error>> {
+fn runs() -> Result<(), Box<dyn Error>> {
     main()
 }

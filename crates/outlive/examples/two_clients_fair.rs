@@ -99,6 +99,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn runs() -> Result<(), Box<dyn std::error::Error>> {
+fn runs() -> Result<(), Box<dyn Error>> {
     main()
 }
