@@ -4,11 +4,11 @@
 //! drop closes the buffer in the VM, as [`VmBo::close`] does at once, for all handles. From then on the next [`Edit`] does not
 //! see it any more, and it can be opened anew.
 //!
-//! [`Edit`]: super::Edit
 
 use super::bo::BoId;
 use super::clear::{ToClear, What};
 use super::driver::VmDriver;
+use super::edit::Edit;
 use super::pairs::{PairInner, Phase};
 use super::shared::Whole;
 use crate::exec::object::Object;
@@ -49,6 +49,12 @@ impl<D: VmDriver> VmBo<D> {
         &self.pair.vm.data
     }
 
+    /// The turn at its address space, if nobody has it: as [`Vm::try_edit`](super::Vm::try_edit).
+    #[must_use]
+    pub fn try_edit(&self) -> Option<Edit<D>> {
+        Edit::try_begin(&self.pair.vm)
+    }
+
     /// Whether it has not been closed.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -69,6 +75,11 @@ impl<D: VmDriver> VmBo<D> {
         let mut own = pair.state.lock();
         own.handles -= usize::from(is_drop);
         if own.phase != Phase::Open || (is_drop && own.handles > 0) {
+            let was_named = own.handles == 0 && own.out.is_some() && state.named > 0;
+            drop((own, state));
+            if was_named {
+                pair.vm.poke();
+            }
             return None;
         }
         if matches!(state.whole, Whole::Gone) {

@@ -17,7 +17,7 @@
 use super::close::BoIter;
 use super::driver::VmDriver;
 use super::mapping::Mapping;
-use super::pairs::{PairInner, Phase};
+use super::pairs::{Over, PairInner, Phase};
 use super::shared::{VmInner, Whole};
 use super::{Edit, Iter, OpenBo};
 use crate::exec::object::Object;
@@ -98,8 +98,8 @@ impl<D: VmDriver> ToClear<D> {
     pub fn is_in_use(&self) -> bool {
         let state = self.what().vm().state.lock();
         match self.what() {
-            What::Bo(pair) => pair.state.lock().out.as_ref().is_none_or(|(_, ticket)| !state.grace.is_over(*ticket)),
-            What::Vm(_) => state.grace.live() > 0,
+            What::Bo(pair) => pair.state.lock().over(&state.grace, state.named) != Over::Yes,
+            What::Vm(_) => state.grace.live() + state.named > 0,
         }
     }
 

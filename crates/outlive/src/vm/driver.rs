@@ -76,6 +76,13 @@ impl BoCore {
         Self::with(inner.device.shared.id, size, inner.reservation.clone(), evictions)
     }
 
+    /// For the memory of `exporter`, a buffer of any device, as a buffer of `device`: with the same reservation, so what hangs on
+    /// the one hangs on the other. It knows nothing of the other's evictions: pin what is imported. Allocates nothing.
+    #[must_use]
+    pub fn imported<D: Driver>(device: &Device<D>, exporter: &Self) -> Self {
+        Self::with(device.id(), exporter.size, exporter.reservation.clone(), None)
+    }
+
     fn with(device: u64, size: u64, reservation: Reservation, local_evictions: Option<Ref<AtomicU64>>) -> Self {
         Self { id: next_id(), device, size, reservation, evictions: AtomicU64::new(0), local_evictions }
     }

@@ -206,10 +206,17 @@ impl<D: VmDriver> Vm<D> {
     /// # Errors
     /// [`VmError::Closed`].
     pub fn in_use(&self) -> Result<VmUse<D>, VmError> {
-        if self.vm.state.lock().closed {
-            return Err(VmError::Closed);
-        }
-        Ok(VmUse::enter(&self.vm))
+        VmUse::of_job(&self.vm, false)
+    }
+
+    /// For the payload of a job that touches only buffers whose [`VmBo`]s lie beside it there: keeps the page tables, and what is
+    /// closed is not cleared while the payload has a handle on it. Whatever else is mapped may be closed, cleared and freed while
+    /// the job runs. Any context; allocates nothing.
+    ///
+    /// # Errors
+    /// [`VmError::Closed`].
+    pub fn in_use_named(&self) -> Result<VmUse<D>, VmError> {
+        VmUse::of_job(&self.vm, true)
     }
 
     /// Takes no requests any more: everything that is mapped goes. Cannot fail; allocates nothing; takes the same time
@@ -249,7 +256,7 @@ impl<D: VmDriver> Vm<D> {
             bo_bytes: figures.bytes,
             external: state.externals.len(),
             memory: figures.memory,
-            uses: state.grace.live(),
+            uses: state.grace.live() + state.named,
             to_clear: state.out,
             quarantined: state.quarantined,
             closed: state.closed,

@@ -88,7 +88,8 @@
 //! - One at a time changes an address space: an [`Edit`] has the turn, and with it the space as an exclusively borrowed value. A
 //!   close needs no turn: it latches, and whoever has the turn next, a driver's thread or the reaper, takes the mappings out.
 //! - What has left is freed when it was said to be cleared and flushed ([`ToClear::cleared`]) and every job and change that had
-//!   begun before it left has ended. Jobs that begin later do not hold it up.
+//!   begun before it left has ended. Jobs that begin later do not hold it up, nor do those that name what they use
+//!   ([`Vm::in_use_named`]) and have no handle on it.
 //! - A `ToClear` that `clear` drops is never freed, and counted; so is what a job in quarantine uses.
 //!
 //! - Jobs may touch whatever is mapped: [`Vm::lock_all`] locks the address space's reservation, which its local buffers share, and

@@ -20,7 +20,7 @@
 use super::bo::BoId;
 use super::close::Detached;
 use super::driver::VmDriver;
-use super::grace::Ticket;
+use super::grace::{Grace, Ticket};
 use super::shared::VmInner;
 use crate::exec::object::{Counted, Object, ObjectHeader};
 use crate::mem::list::{Link, List};
@@ -29,6 +29,7 @@ use crate::sync::{Lock, class};
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::offset_of;
+use core::ops::ControlFlow;
 use core::ptr::NonNull;
 
 /// A buffer in an address space, without its handles. Fields are dropped in this order.
@@ -74,6 +75,31 @@ pub(super) enum Phase {
     GivenUp,
     Handed,
     Cleared,
+}
+
+/// Whether the mappings of a pair may still be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    Yes,
+    /// By jobs that name their buffers, and this may be one.
+    Named,
+    /// By jobs, or changes, that use all that is mapped; or it is not out.
+    No,
+}
+
+impl<D: VmDriver> PairState<D> {
+    pub(super) fn over(&self, grace: &Grace, named: usize) -> Over {
+        match &self.out {
+            Some((_, ticket)) if grace.is_over(*ticket) => {
+                if named == 0 || self.handles == 0 {
+                    Over::Yes
+                } else {
+                    Over::Named
+                }
+            }
+            _ => Over::No,
+        }
+    }
 }
 
 // SAFETY: `repr(C)`, the header is first.
@@ -138,11 +164,28 @@ impl<D: VmDriver> Pairs<D> {
         Some(unsafe { Object::from_raw(pair_of(link)) })
     }
 
-    /// The first, lent.
-    pub(super) fn front(&self) -> Option<&PairInner<D>> {
-        let link = self.list.front()?;
-        // SAFETY: as in `pop`; alive while it is in the list, which is borrowed.
-        Some(unsafe { pair_of::<D>(link).as_ref() })
+    /// Takes the first out for which `look` breaks with true; none if it breaks with false before.
+    pub(super) fn take_first(
+        &mut self,
+        mut look: impl FnMut(&PairInner<D>) -> ControlFlow<bool>,
+    ) -> Option<Object<PairInner<D>>> {
+        let mut at = self.list.front();
+        while let Some(link) = at {
+            let pair = pair_of::<D>(link);
+            // SAFETY: as in `pop`; alive while it is in the list, which is borrowed.
+            match look(unsafe { pair.as_ref() }) {
+                // SAFETY: in the list, whose lock is held.
+                ControlFlow::Continue(()) => at = unsafe { self.list.next(link) },
+                ControlFlow::Break(false) => return None,
+                ControlFlow::Break(true) => {
+                    // SAFETY: in the list, whose lock is held.
+                    unsafe { self.list.remove(link) };
+                    // SAFETY: takes the count of `push` over.
+                    return Some(unsafe { Object::from_raw(pair) });
+                }
+            }
+        }
+        None
     }
 }
 

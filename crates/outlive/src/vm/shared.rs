@@ -62,6 +62,8 @@ pub(super) struct State<D: VmDriver> {
     pub(super) poisoned: bool,
     pub(super) whole: Whole<D>,
     pub(super) grace: Grace,
+    /// Jobs that use only the buffers whose handles they have.
+    pub(super) named: usize,
     pub(super) closing: Pairs<D>,
     pub(super) waiting: Pairs<D>,
     pub(super) done: Pairs<D>,
@@ -122,6 +124,7 @@ impl<D: VmDriver> VmInner<D> {
             poisoned: false,
             whole: Whole::Open,
             grace: Grace::new(),
+            named: 0,
             closing: Pairs::new(),
             waiting: Pairs::new(),
             done: Pairs::new(),

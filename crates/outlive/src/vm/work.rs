@@ -7,12 +7,13 @@ use super::clear::{ToClear, What};
 use super::driver::VmDriver;
 use super::edit::Edit;
 use super::grace::Grace;
-use super::pairs::{PairInner, Pairs, Phase};
+use super::pairs::{Over, PairInner, Pairs, Phase};
 use super::shared::{State, VmInner, Whole};
 use super::table::Table;
 use crate::check;
 use crate::exec::object::Object;
 use crate::sabotage::{self, Sabotage};
+use core::ops::ControlFlow;
 
 /// Mappings whose data is taken out under one turn.
 const SLICE: usize = 32;
@@ -53,10 +54,10 @@ pub(super) fn run<D: VmDriver>(vm: &Object<VmInner<D>>) {
 
 /// What is to be done first.
 fn next<D: VmDriver>(state: &mut State<D>) -> Option<Next<D>> {
-    if let Some(pair) = pop_if_over(&mut state.done, &state.grace) {
+    if let Some(pair) = take_over(&mut state.done, &state.grace, state.named) {
         return Some(Next::Free(pair));
     }
-    if let Some(pair) = pop_if_over(&mut state.waiting, &state.grace) {
+    if let Some(pair) = take_over(&mut state.waiting, &state.grace, state.named) {
         pair.state.lock().phase = Phase::Handed;
         return Some(Next::Clear(ToClear::handed(What::Bo(pair))));
     }
@@ -68,7 +69,7 @@ fn next<D: VmDriver>(state: &mut State<D>) -> Option<Next<D>> {
     // Buffers go first: what their mappings hold lies in the space.
     if let (Whole::GivenUp(_, ticket) | Whole::Cleared(_, ticket), 0) = (&mut state.whole, state.out) {
         let ticket = *ticket.get_or_insert_with(|| state.grace.ticket());
-        if state.grace.is_over(ticket) {
+        if state.grace.is_over(ticket) && state.named == 0 {
             return match core::mem::replace(&mut state.whole, Whole::Handed) {
                 Whole::Cleared(vm, _) => Some(Next::End(vm)),
                 Whole::GivenUp(vm, _) => Some(Next::Clear(ToClear::handed(What::Vm(vm)))),
@@ -79,11 +80,13 @@ fn next<D: VmDriver>(state: &mut State<D>) -> Option<Next<D>> {
     None
 }
 
-/// The first of `pairs` if nobody may use its mappings any more.
-fn pop_if_over<D: VmDriver>(pairs: &mut Pairs<D>, grace: &Grace) -> Option<Object<PairInner<D>>> {
-    let first = pairs.front()?;
-    let over = first.state.lock().out.as_ref().is_some_and(|(_, ticket)| grace.is_over(*ticket));
-    if over { pairs.pop() } else { None }
+/// The first of `pairs` whose mappings nobody may use any more. Where the grace period of one is not over, that of none behind it is.
+fn take_over<D: VmDriver>(pairs: &mut Pairs<D>, grace: &Grace, named: usize) -> Option<Object<PairInner<D>>> {
+    pairs.take_first(|pair| match pair.state.lock().over(grace, named) {
+        Over::Yes => ControlFlow::Break(true),
+        Over::Named => ControlFlow::Continue(()),
+        Over::No => ControlFlow::Break(false),
+    })
 }
 
 /// Frees some of the mappings of `pair`, and `pair` itself if those were the last.

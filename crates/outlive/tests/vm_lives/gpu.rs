@@ -398,12 +398,17 @@ impl Rig {
 
     /// Submits a job that uses those pages of `vm`.
     pub(crate) fn job(&self, vm: &Vm<Gpu>, pages: &[u64], cargo: Cargo) -> JobFences {
+        self.job_with(vm, vm.in_use().unwrap(), pages, cargo)
+    }
+
+    /// The same with a use of the caller's.
+    pub(crate) fn job_with(&self, vm: &Vm<Gpu>, in_use: VmUse<Gpu>, pages: &[u64], cargo: Cargo) -> JobFences {
         let used = Arc::new(Used {
             pages: pages.iter().map(|page| page * PAGE).collect(),
             entries: vm.data().entries.clone(),
         });
         let token = Token::new(&self.books, Kind::Payload);
-        let work = Work { _vm: vm.in_use().unwrap(), used, _token: token, _cargo: cargo };
+        let work = Work { _vm: in_use, used, _token: token, _cargo: cargo };
         self.queue.reserve(work).unwrap().commit()
     }
 

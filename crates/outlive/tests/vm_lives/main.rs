@@ -12,6 +12,7 @@
 mod external;
 mod gpu;
 mod misuse;
+mod named;
 
 use gpu::{Cargo, Gpu, Kind, OnClear, Rig};
 use outlive::vm::{Flushed, Request, Rule, Vm, VmBo};
