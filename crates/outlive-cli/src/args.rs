@@ -30,7 +30,10 @@ Examples:
   outlive replay trace.csv --clock virtual    the requests of a public trace
   outlive devices                             see what it can run on
 
-Without a command, `outlive` is `outlive run`.";
+Without a command, `outlive` is `outlive run`.
+
+Exit codes: 0 all well; 1 it ran, and the audit found something; 2 bad usage or input, and nothing was done;
+3 it cannot run here; 130 interrupted, after the jobs under way have ended.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -60,7 +63,7 @@ Example:
 
 const VM_EXAMPLES: &str = "\
 Example:
-  outlive vm replay script.txt                print the steps of each line";
+  outlive vm replay script.txt                print the steps of each line; its `--help` explains scripts";
 
 const VM_REPLAY_EXAMPLES: &str = "\
 A script has one operation per line; `space` comes first, `#` starts a comment:
@@ -82,8 +85,13 @@ A script has one operation per line; `space` comes first, `#` starts a comment:
 Exit code 1 if a line was refused, 2 if one cannot be read.
 
 Examples:
-  outlive vm replay script.txt
-  outlive vm replay script.txt --page-tables";
+  outlive vm replay script.txt                  what a driver would be told, a line of JSON for each line
+  outlive vm replay script.txt --page-tables    and what its page tables would hold
+  printf 'space 0x0 0x10000\nmap 0x0 0x4000 sparse\nunmap 0x1000 0x1000\n' | outlive vm replay /dev/stdin";
+
+/// Headings of `--help`.
+const HOW: &str = "How it runs";
+const OUTPUT: &str = "Output";
 
 /// GPU job scheduling, fences and address spaces that are right by construction.
 #[derive(Debug, Clone, Parser)]
@@ -160,40 +168,40 @@ pub struct RunArgs {
 /// What `run` and `replay` share.
 #[derive(Debug, Clone, Args)]
 pub struct CommonArgs {
-    /// Take all chance from this number
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=i64::MAX.unsigned_abs()))]
-    pub seed: Option<u64>,
-
-    /// Choose with this policy: fair, fifo or round-robin
-    #[arg(long, value_name = "POLICY")]
-    pub policy: Option<Policy>,
-
-    /// Print no more than what was asked for
-    #[arg(long)]
-    pub quiet: bool,
-
-    /// What to run on: sim
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<String>,
-
-    /// real: watch it happen; virtual: the same result every time, as fast as this machine can
-    #[arg(long, value_name = "CLOCK")]
+    /// real (default): watch it happen; virtual: no waiting, and the same result every time
+    #[arg(long, value_name = "CLOCK", help_heading = HOW)]
     pub clock: Option<Clock>,
 
+    /// Let the arbiter choose by this policy: fair, fifo or round-robin
+    #[arg(long, value_name = "POLICY", help_heading = HOW)]
+    pub policy: Option<Policy>,
+
+    /// Take all chance from this number
+    #[arg(long, value_name = "N", value_parser = seed, allow_negative_numbers = true, help_heading = HOW)]
+    pub seed: Option<u64>,
+
+    /// What to run on: sim (default)
+    #[arg(long, value_name = "DEVICE", help_heading = HOW)]
+    pub device: Option<String>,
+
     /// Print the results as JSON
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
 
+    /// Print neither table nor progress
+    #[arg(long, help_heading = OUTPUT)]
+    pub quiet: bool,
+
     /// Draw who had the hardware when
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(long, value_name = "FILE.svg", help_heading = OUTPUT)]
     pub timeline: Option<PathBuf>,
 
     /// Write every frame that a client draws into this folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     pub frames: Option<PathBuf>,
 
     /// Write a trace: .pftrace, .ftrace or .jsonl
-    #[arg(long = "trace", id = "trace-file", value_name = "FILE", hide = !built::TRACING)]
+    #[arg(long = "trace", id = "trace-file", value_name = "FILE", hide = !built::TRACING, help_heading = OUTPUT)]
     pub trace: Option<PathBuf>,
 }
 
@@ -205,15 +213,15 @@ pub struct ReplayArgs {
     pub file: PathBuf,
 
     /// To how many clients the requests go, in turn
-    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clients, allow_negative_numbers = true)]
     pub clients: u32,
 
     /// So many times as fast as they came
-    #[arg(long, value_name = "X", default_value = "1", value_parser = positive)]
+    #[arg(long, value_name = "X", default_value = "1", value_parser = positive, allow_negative_numbers = true)]
     pub speed: f64,
 
     /// Only the first so many requests
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = limit, allow_negative_numbers = true)]
     pub limit: Option<u64>,
 
     /// Leave rows out that make no sense, and count them
@@ -221,11 +229,11 @@ pub struct ReplayArgs {
     pub skip_bad_rows: bool,
 
     /// Hardware time for each token of a prompt; an assumption
-    #[arg(long, value_name = "US", default_value = "20", value_parser = positive)]
+    #[arg(long, value_name = "US", default_value = "20", value_parser = positive, allow_negative_numbers = true)]
     pub prefill_us_per_token: f64,
 
     /// Hardware time for each token generated; an assumption
-    #[arg(long, value_name = "US", default_value = "100", value_parser = positive)]
+    #[arg(long, value_name = "US", default_value = "100", value_parser = positive, allow_negative_numbers = true)]
     pub decode_us_per_token: f64,
 
     /// What it shares with `run`.
@@ -237,6 +245,21 @@ pub struct ReplayArgs {
 fn positive(text: &str) -> Result<f64, &'static str> {
     let number = text.parse().ok().filter(|number| (0.001..=1e6).contains(number));
     number.ok_or("expected a number from 0.001 to 1000000")
+}
+
+fn seed(text: &str) -> Result<u64, &'static str> {
+    let number = text.parse().ok().filter(|number| *number <= i64::MAX.unsigned_abs());
+    number.ok_or("expected a whole number from 0 to 9223372036854775807")
+}
+
+fn clients(text: &str) -> Result<u32, &'static str> {
+    let number = text.parse().ok().filter(|number| (1..=4096).contains(number));
+    number.ok_or("expected a whole number from 1 to 4096")
+}
+
+fn limit(text: &str) -> Result<u64, &'static str> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or("expected a whole number of requests, at least 1")
 }
 
 /// What time a run lives in.
@@ -291,14 +314,25 @@ pub fn parse(args: Vec<OsString>) -> Result<Parsed, Stop> {
     if COMMANDS_NOT_BUILT.contains(&first) {
         return Err(Stop::not_built(&format!("`outlive {first}`")));
     }
+    let help = help_for(&args);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Parsed::Say(error.render().to_string()));
         }
-        Err(error) => return Err(Stop::bad_input(usage_line(&error.render().to_string()))),
+        Err(error) => return Err(Stop::bad_input(usage_line(&error.render().to_string(), &help))),
     };
-    let command = cli.command.unwrap_or(Command::Run(cli.run));
+    let command = match (cli.command, &cli.run.file) {
+        (Some(command), _) => command,
+        (None, Some(word)) if word.components().count() == 1 && word.extension().is_none() && !word.exists() => {
+            let expected = "expected a scenario file, or `run`, `replay`, `devices` or `vm`";
+            return Err(Stop::bad_input(format_args!(
+                "outlive: {} is no file and no command; {expected}",
+                shown(word)
+            )));
+        }
+        (None, _) => Command::Run(cli.run),
+    };
     if let Command::Run(RunArgs { common, .. }) | Command::Replay(ReplayArgs { common, .. }) = &command {
         common.check_built()?;
         common.check_outputs()?;
@@ -313,7 +347,7 @@ impl CommonArgs {
             match (kind, device) {
                 ("vulkan", _) => return Err(Stop::not_built("`--device vulkan`")),
                 (_, "sim") => {}
-                _ => return Err(Stop::bad_input(format_args!("`--device` is {device:?}; expected `sim`"))),
+                _ => return Err(Stop::bad_input(format_args!("outlive: `--device` is {device:?}; expected `sim`"))),
             }
         }
         if self.trace.is_some() && !built::TRACING {
@@ -327,7 +361,7 @@ impl CommonArgs {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("svg") => Ok(()),
             Some("html") => Err(Stop::not_built("a timeline as `.html`")),
-            _ => Err(Stop::bad_input(format_args!("`--timeline` is {}; expected a file `.svg`", shown(path)))),
+            _ => Err(Stop::bad_input(format_args!("outlive: `--timeline` is {}; expected a file `.svg`", shown(path)))),
         }
     }
 }
@@ -337,11 +371,21 @@ pub(crate) fn shown(path: &Path) -> String {
     format!("`{}`", path.display())
 }
 
+/// The `--help` that tells more about `args`.
+fn help_for(args: &[OsString]) -> String {
+    let words: Vec<_> = args.iter().skip(1).take(2).filter_map(|word| word.to_str()).collect();
+    match *words {
+        ["vm", "replay"] => "outlive vm replay --help".to_owned(),
+        [command @ ("run" | "replay" | "devices" | "vm"), ..] => format!("outlive {command} --help"),
+        _ => "outlive --help".to_owned(),
+    }
+}
+
 /// The first paragraph of a message from the argument parser, and where to read on.
-fn usage_line(message: &str) -> String {
+fn usage_line(message: &str, help: &str) -> String {
     let paragraph: Vec<_> = message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     let line = paragraph.join(" ");
-    format!("outlive: {}; see `outlive --help`", line.trim_start_matches("error: "))
+    format!("outlive: {}; see `{help}`", line.trim_start_matches("error: "))
 }
 
 #[cfg(test)]
@@ -358,6 +402,25 @@ mod tests {
     #[test]
     fn a_usage_error_is_one_line() {
         let message = "error: one thing:\n  <X>\n\nUsage: outlive\n";
-        assert_eq!(usage_line(message), "outlive: one thing: <X>; see `outlive --help`");
+        assert_eq!(usage_line(message, "outlive --help"), "outlive: one thing: <X>; see `outlive --help`");
+    }
+
+    #[test]
+    fn a_usage_error_names_the_help_of_its_command() {
+        let of = |line: &str| parse(line.split(' ').map(OsString::from).collect()).unwrap_err().message;
+        assert_eq!(
+            of("outlive replay t.csv --clients 0"),
+            "outlive: invalid value '0' for '--clients <N>': expected a whole number from 1 to 4096; see `outlive \
+             replay --help`"
+        );
+        assert_eq!(
+            of("outlive --seed -1"),
+            "outlive: invalid value '-1' for '--seed <N>': expected a whole number from 0 to 9223372036854775807; see \
+             `outlive --help`"
+        );
+        assert_eq!(
+            of("outlive rnu"),
+            "outlive: `rnu` is no file and no command; expected a scenario file, or `run`, `replay`, `devices` or `vm`"
+        );
     }
 }

@@ -56,7 +56,7 @@ impl Film {
                 written.frames += 1;
             }
             for sheet in sheets {
-                if let Some(picture) = contact_sheet(&sheet.images, SHEET_COLUMNS) {
+                if let Some(picture) = contact_sheet(sheet.whole_rows(), SHEET_COLUMNS) {
                     frames.write_sheet(&sheet.client, &picture)?;
                 }
             }
@@ -114,6 +114,13 @@ impl Sheet {
         }
         self.seen += 1;
     }
+
+    /// Without a last row that is not full; of less than a row, all.
+    fn whole_rows(&self) -> &[Image] {
+        let columns = SHEET_COLUMNS as usize;
+        let shown = if self.images.len() < columns { self.images.len() } else { self.images.len() / columns * columns };
+        &self.images[..shown]
+    }
 }
 
 #[cfg(test)]
@@ -134,5 +141,15 @@ mod tests {
         let every = u32::try_from(sheet.every).unwrap();
         assert!(numbers.iter().enumerate().all(|(place, number)| *number == place as u32 * every), "{numbers:?}");
         assert!(1000 - numbers.last().unwrap() <= every);
+        assert_eq!((numbers.len(), sheet.whole_rows().len()), (16, 12));
+    }
+
+    #[test]
+    fn a_sheet_of_few_frames_has_them_all() {
+        let mut sheet = Sheet::new("a.0".to_owned());
+        for _ in 0..5 {
+            sheet.add(&Image::new(1, 1, vec![0; 4]).unwrap());
+        }
+        assert_eq!(sheet.whole_rows().len(), 5);
     }
 }

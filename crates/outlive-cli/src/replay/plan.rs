@@ -51,8 +51,7 @@ impl Costs {
     /// In words, for the results.
     pub(super) fn assumption(&self) -> String {
         format!(
-            "Assumed, since a trace has lengths only: {} µs of hardware time per token of a prompt, {} µs per token \
-             generated",
+            "Assumed, as traces have lengths only: {} µs of hardware time per prompt token, {} µs per token made",
             self.prefill_us, self.decode_us
         )
     }

@@ -88,19 +88,22 @@ fn head(results: &Results, style: Style) -> String {
         "firmware" => "scheduled by firmware".to_owned(),
         mode => format!("{mode}, {}", results.policy),
     };
-    let facts = format!(
-        "{} on {}, {} clock, {chooser}, seed {}; hardware {} busy, {}{}",
+    let chosen = format!(
+        "{} on {}, {} clock, {chooser}, seed {}",
         duration(results.elapsed_us),
         results.device_name,
         results.clock,
         results.seed,
+    );
+    let went = format!(
+        "hardware {} busy, {}{}",
         percent(results.device_busy),
         counted(results.resets, "reset"),
         if results.interrupted { "; interrupted" } else { "" },
     );
     let replayed = results.replay.as_ref().map(|replay| replayed(replay, results.clients.len(), style));
-    let facts = wrapped("", &facts, style.text_width());
-    format!("{}\n{facts}\n{}", style.paint(&results.scenario, BOLD), replayed.unwrap_or_default())
+    let [chosen, went] = [chosen, went].map(|facts| wrapped("", &facts, style.text_width()));
+    format!("{}\n{chosen}\n{went}\n{}", style.paint(&results.scenario, BOLD), replayed.unwrap_or_default())
 }
 
 /// What was replayed, and what was assumed of it.
