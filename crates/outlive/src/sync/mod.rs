@@ -112,6 +112,8 @@ pub mod class {
         VmState = 1012 "outlive address space";
         /// A buffer in an address space: how far its end has come.
         VmBoState = 1013 "outlive buffer in an address space";
+        /// In which address spaces a buffer is open.
+        BoPairs = 1014 "outlive address spaces of a buffer";
         /// An arbiter's turns.
         ArbiterState = 1015 "outlive arbiter";
         /// A pool's leases.

@@ -69,6 +69,10 @@ impl<D: VmDriver> VmBo<D> {
         self.end(false)
     }
 
+    pub(super) const fn inner(&self) -> &Object<PairInner<D>> {
+        &self.pair
+    }
+
     fn end(&self, is_drop: bool) -> Option<ToClear<D>> {
         let pair = &self.pair;
         let mut state = pair.vm.state.lock();

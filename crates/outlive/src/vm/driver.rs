@@ -3,12 +3,14 @@
 use super::clear::ToClear;
 use super::edit::Edit;
 use super::handle::Vm;
+use super::open_in::OpenIn;
 use crate::device::{Device, Driver};
 use crate::exec::next_id;
 use crate::mem::AllocError;
 use crate::mem::shared::Ref;
 use crate::resv::{Locked, Reservation, Sealed};
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Lock, class};
 
 /// A driver whose device has address spaces.
 ///
@@ -43,7 +45,7 @@ pub trait Bo: Clone + Send + Sync + 'static {
     fn core(&self) -> &BoCore;
 }
 
-/// The library's part of a buffer: its number, its reservation, and how often it was evicted.
+/// The library's part of a buffer: its number, its reservation, how often it was evicted, where it is open.
 ///
 /// A buffer *local* to an address space shares that one's reservation, so that who locks the address space has locked all of
 /// them. Every other one is *external* to each address space that it is open in.
@@ -57,6 +59,8 @@ pub struct BoCore {
     evictions: AtomicU64,
     /// The same of all buffers that are local to its address space.
     local_evictions: Option<Ref<AtomicU64>>,
+    /// Made when it is first opened.
+    open_in: Lock<class::BoPairs, Option<Ref<OpenIn>>>,
 }
 
 impl BoCore {
@@ -84,7 +88,8 @@ impl BoCore {
     }
 
     fn with(device: u64, size: u64, reservation: Reservation, local_evictions: Option<Ref<AtomicU64>>) -> Self {
-        Self { id: next_id(), device, size, reservation, evictions: AtomicU64::new(0), local_evictions }
+        let (evictions, open_in) = (AtomicU64::new(0), Lock::new(None));
+        Self { id: next_id(), device, size, reservation, evictions, local_evictions, open_in }
     }
 
     /// Its number, never reused in this process.
@@ -112,7 +117,8 @@ impl BoCore {
     }
 
     /// The buffer's pages have gone, or are about to, while nobody uses them: every address space that it is open in has it
-    /// validated before it is used again ([`VmLocks::validate`](super::VmLocks::validate)). Needs no turn and no address space.
+    /// validated before it is used again ([`VmLocks::validate`](super::VmLocks::validate)). Needs no turn and no address space;
+    /// its entries in each are to go first ([`VmBo::all`](super::VmBo::all)).
     /// False, and nothing was done, if `at` is not its reservation. Any context.
     pub fn evicted<'a>(&self, sealed: &Sealed<'a>, at: Locked<'a>) -> bool {
         if *sealed.reservation(at) != self.reservation {
@@ -128,5 +134,29 @@ impl BoCore {
 
     pub(super) fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Relaxed)
+    }
+    /// The list of its pairs, if it was ever opened.
+    pub(super) fn open_in(&self) -> Option<Ref<OpenIn>> {
+        self.open_in.lock().clone()
+    }
+
+    /// That list, made if need be. Allocates.
+    pub(super) fn open_in_made(&self) -> Result<Ref<OpenIn>, AllocError> {
+        if let Some(there) = self.open_in() {
+            return Ok(there);
+        }
+        let made = Ref::try_new(OpenIn::new(self.device))?;
+        let mut open_in = self.open_in.lock();
+        match &*open_in {
+            Some(there) => {
+                let there = there.clone();
+                drop(open_in);
+                Ok(there)
+            }
+            None => {
+                *open_in = Some(made.clone());
+                Ok(made)
+            }
+        }
     }
 }

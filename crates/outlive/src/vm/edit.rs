@@ -205,7 +205,9 @@ impl<D: VmDriver> Edit<D> {
             size: core.size(),
             external: *core.reservation() != self.vm.reservation,
             evictions: core.evictions(),
+            open_in: core.open_in_made()?,
         };
+        let (key, size) = (facts.key, facts.size);
         // Foreign code first: it may panic.
         let (data, bo) = (data(), bo.clone());
         let vm = self.vm.clone();
@@ -217,7 +219,7 @@ impl<D: VmDriver> Edit<D> {
             return Err(VmError::TooManyBos { limit: body.bos_max });
         }
         body.table.reserve()?;
-        let opened = body.space.open_bo(facts.size, OpenBo::unset());
+        let opened = body.space.open_bo(size, OpenBo::unset());
         let id = opened.map_err(|refused| match refused {
             OpenRefused::Empty(_) => VmError::EmptyBo,
             OpenRefused::Closed(_) => VmError::Closed,
@@ -231,8 +233,8 @@ impl<D: VmDriver> Edit<D> {
                 if let Some(open) = body.space.bo_mut(id) {
                     *open = OpenBo::new(&pair);
                 }
-                body.table.insert(facts.key, id);
-                body.bytes += facts.size;
+                body.table.insert(key, id);
+                body.bytes += size;
                 Ok(VmBo::new(pair))
             }
             Err(error) => {

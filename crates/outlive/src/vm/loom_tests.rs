@@ -132,3 +132,28 @@ fn loom_open_against_the_last_handle() {
         end(world);
     });
 }
+
+/// Whoever takes a buffer's pages away looks where it is open, while its last handle there goes: it gets a handle, or there is
+/// nothing any more.
+#[test]
+fn loom_the_list_of_a_buffers_pairs_against_the_last_handle() {
+    Model::new("the list of a buffer's pairs against the last handle").check(|| {
+        let world = world();
+        let vm = world.vm();
+        let buffer = world.local(&vm);
+        let old = world.open(&vm, &buffer);
+        let device = world.device.clone();
+        race(
+            move || drop(old),
+            || {
+                for pair in super::VmBo::all(&device, &buffer).unwrap() {
+                    assert!(pair.is_open() && pair.edit().unwrap().bo(pair.id()).is_some());
+                }
+            },
+        );
+        drop(vm.edit().unwrap());
+        assert_eq!(super::VmBo::all(&device, &buffer).unwrap().len(), 0);
+        drop((vm, buffer, device));
+        end(world);
+    });
+}

@@ -95,6 +95,8 @@
 //! - Jobs may touch whatever is mapped: [`Vm::lock_all`] locks the address space's reservation, which its local buffers share, and
 //!   those of all external ones, to hang the job's `retired` on each. Buffers that were evicted are validated first
 //!   ([`VmLocks::validate`]). The turn, where somebody wants both, comes before reservations.
+//! - Whoever evicts a buffer finds every address space that it is open in ([`VmBo::all`]), and takes its entries out of one after
+//!   the other: no two turns are held at once, so none is waited for in a circle.
 //!
 //! No lock and no turn is held while a destructor runs. The lock of a VM is held for a few instructions; the turn is waited for
 //! by threads only, who may be waiting for fences meanwhile, which no fence's signal waits for.
@@ -180,6 +182,7 @@ mod handle;
 mod immediate;
 mod locks;
 mod mapping;
+mod open_in;
 mod overlay;
 mod pairs;
 mod plan;

@@ -21,9 +21,11 @@ use super::bo::BoId;
 use super::close::Detached;
 use super::driver::VmDriver;
 use super::grace::{Grace, Ticket};
+use super::open_in::OpenIn;
 use super::shared::VmInner;
 use crate::exec::object::{Counted, Object, ObjectHeader};
 use crate::mem::list::{Link, List};
+use crate::mem::shared::Ref;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Lock, class};
 use core::fmt;
@@ -38,6 +40,9 @@ pub(super) struct PairInner<D: VmDriver> {
     header: ObjectHeader,
     link: Link,
     open_link: Link,
+    /// In the list of all pairs of its buffer; see `open_in`.
+    pub(super) bo_link: Link,
+    pub(super) open_in: Ref<OpenIn>,
     pub(super) state: Lock<class::VmBoState, PairState<D>>,
     /// Its reservation is not the VM's.
     pub(super) external: bool,
@@ -60,12 +65,12 @@ pub(super) struct PairState<D: VmDriver> {
 }
 
 /// What was read of a buffer when it was opened.
-#[derive(Debug, Clone, Copy)]
 pub(super) struct BoFacts {
     pub(super) key: u64,
     pub(super) size: u64,
     pub(super) external: bool,
     pub(super) evictions: u64,
+    pub(super) open_in: Ref<OpenIn>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,11 +120,13 @@ impl<D: VmDriver> PairInner<D> {
         vm: Object<VmInner<D>>,
     ) -> Self {
         let state = PairState { handles: 1, phase: Phase::Open, out: None };
-        let BoFacts { key, size, external, evictions } = facts;
+        let BoFacts { key, size, external, evictions, open_in } = facts;
         Self {
             header,
             link: Link::new(),
             open_link: Link::new(),
+            bo_link: Link::new(),
+            open_in,
             state: Lock::new(state),
             external,
             valid_at: AtomicU64::new(evictions),

@@ -172,11 +172,21 @@ unsafe fn work<D: VmDriver>(item: NonNull<LaneNode>) {
 impl<D: VmDriver> State<D> {
     /// A pair's mappings may come.
     pub(super) fn list(&mut self, pair: &PairInner<D>) {
-        if pair.external { self.externals.push(pair) } else { self.locals.push(pair) }
+        if pair.external {
+            self.externals.push(pair)
+        } else {
+            self.locals.push(pair)
+        }
+        pair.open_in.push(pair);
     }
 
     /// They are out, or the whole VM was cleared.
     pub(super) fn unlist(&mut self, pair: &PairInner<D>) {
-        if pair.external { self.externals.remove(pair) } else { self.locals.remove(pair) }
+        if pair.external {
+            self.externals.remove(pair)
+        } else {
+            self.locals.remove(pair)
+        }
+        pair.open_in.remove(pair);
     }
 }

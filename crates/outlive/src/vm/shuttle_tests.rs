@@ -255,3 +255,52 @@ fn shuttle_an_external_buffer_is_not_missed_by_who_locks_all() {
         end(world, queue, &gone);
     });
 }
+
+/// Two take the entries of one buffer out of every address space that it is open in, by one turn at a time, while it is
+/// opened in a third one, closed in the second, and the first address space goes.
+#[test]
+fn shuttle_a_buffer_leaves_several_address_spaces() {
+    explore("a buffer leaves several address spaces", || {
+        let world = world();
+        let queue = world.device.queue(QueueConfig::new("q"), ()).unwrap();
+        let vms: Vec<_> = (0..3).map(|_| world.vm()).collect();
+        let gone: Vec<_> = vms.iter().map(crate::vm::Vm::drained).collect();
+        let buffer = world.bo();
+        let pairs: Vec<_> = vms[..2].iter().map(|vm| world.open(vm, &buffer)).collect();
+        for (vm, pair) in vms.iter().zip(&pairs) {
+            change(&mut vm.edit().unwrap(), pair, &[map(pair, 1)]);
+        }
+        let mut threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (device, buffer) = (world.device.clone(), buffer.clone());
+                thread::spawn(move || {
+                    for open in super::VmBo::all(&device, &buffer).unwrap() {
+                        let mut edit = open.edit().unwrap();
+                        let mapped = edit.of_bo(open.id()).count();
+                        let unmap = [Request::Unmap { va: super::model_gpu::PAGE, len: super::model_gpu::PAGE }];
+                        // A closed address space takes no requests, and is cleared by the reaper.
+                        let Ok(plan) = edit.plan(&unmap) else { continue };
+                        let binding = plan.commit();
+                        (0..mapped).for_each(|_| buffer.left());
+                        drop(binding.flushed(Flushed::by_driver()));
+                    }
+                })
+            })
+            .collect();
+        let (opener, books, bo) = (vms[2].clone(), world.books.clone(), buffer.clone());
+        threads.push(thread::spawn(move || drop(open(&books, &opener, &bo))));
+        drop(buffer);
+        let mut pairs = pairs.into_iter();
+        let (kept, closed) = (pairs.next(), pairs.next());
+        drop((closed, vms));
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        drop(kept);
+        let (last, others) = gone.split_last().unwrap();
+        for gone in others {
+            gone.wait(Duration::MAX).unwrap();
+        }
+        end(world, queue, last);
+    });
+}

@@ -2,7 +2,7 @@
 
 use crate::gpu::{BoRef, Gpu, Kind, PAGE, Rig, Token};
 use outlive::resv::{LockError, Plain, Slot, Transaction, Usage};
-use outlive::vm::{Bo, Request, Vm, VmError, VmLocks};
+use outlive::vm::{Bo, Request, Vm, VmBo, VmError, VmLocks};
 use outlive::{FenceError, JobFences, check};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -101,6 +101,49 @@ fn what_was_evicted_is_validated_once_and_after_an_error_the_rest() {
     rig.idle();
     assert_eq!(validate(&vm, 9), (vec![], true), "closed ones need nothing");
     drop((vm, bos));
+    rig.all_gone();
+}
+
+/// Where a buffer is open: one handle for each address space, by which its entries there are found, and nothing of a device that
+/// it is not of.
+#[test]
+fn a_buffer_knows_every_address_space_that_it_is_open_in() {
+    let rig = Rig::new();
+    let vms: Vec<_> = (0..3).map(|_| rig.vm()).collect();
+    let bo = rig.bo(1);
+    let all = || VmBo::all(&rig.device, &bo).unwrap();
+    assert_eq!(all().len(), 0, "never opened");
+    let mut pairs: Vec<_> = vms.iter().map(|vm| rig.open(vm, &bo)).collect();
+    for (page, (vm, pair)) in (1..).zip(vms.iter().zip(&pairs)) {
+        rig.change(vm, &[rig.map(pair, page, 0, 1)]);
+    }
+    let found: Vec<_> = all()
+        .iter()
+        .map(|open| {
+            let edit = open.edit().unwrap();
+            edit.of_bo(open.id()).map(|mapping| mapping.range.base() / PAGE).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(found, [[1], [2], [3]]);
+    let other = Rig::new();
+    assert_eq!(VmBo::all(&other.device, &bo).unwrap().len(), 0, "of another device");
+    drop(other);
+    // Closed, it is found no more; opened anew, as a new pair.
+    drop(pairs.remove(0).close());
+    let second = pairs.remove(0);
+    assert_eq!(all().iter().map(VmBo::id).collect::<Vec<_>>(), [second.id(), pairs[0].id()]);
+    drop(second);
+    rig.idle();
+    pairs.push(rig.open(&vms[1], &bo));
+    assert_eq!(all().iter().map(VmBo::id).collect::<Vec<_>>(), pairs.iter().map(VmBo::id).collect::<Vec<_>>());
+    // Handles outlive the address spaces; and the list.
+    drop(vms);
+    rig.idle();
+    assert_eq!(all().len(), 2);
+    drop(pairs);
+    rig.idle();
+    assert_eq!(all().len(), 0);
+    drop(bo);
     rig.all_gone();
 }
 
