@@ -33,7 +33,7 @@
 //!
 //! # Address spaces of the library
 //! [`SimVm`] is one on this device: its steps change the upper half of a client's page tables (`vm`), binds are jobs of a queue
-//! of their own (`binder`), buffers are evicted and brought back (`vm_client`).
+//! of their own (`binder`), buffers are evicted from all of them (`evict`) and brought back (`vm_client`).
 //!
 //! # Time
 //! [`HostClock::Virtual`]: [`SimHost`] goes from event to event, of the device and of the executor, in one order; the same
@@ -52,6 +52,7 @@ mod buffer;
 mod client;
 mod config;
 mod deliver;
+mod evict;
 mod fdinfo;
 mod hardware;
 mod host;

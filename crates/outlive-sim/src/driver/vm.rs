@@ -11,17 +11,17 @@
 
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use outlive::vm::{
     Apply, Bo, BoCore, Edit, Flags, Flushed, Mapping, OpenBo, Plan, Source, Space as Planner, Step, ToClear, VmDriver,
 };
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::buffer::Space;
 use super::hardware::SimDriver;
 use super::machine::{Machine, Shared};
 use crate::gpu::{
-    AddressSpace, DomainId, MapError, Memory, MemoryError, OwnerId, PAGE_BYTES, PageId, Protection, Va, block_of,
+    AddressSpace, DomainId, MapError, Memory, MemoryError, OwnerId, PAGE_BYTES, PageId, Protection, Va, VmId, block_of,
 };
 
 /// Where the half of the library begins, in every address space.
@@ -39,25 +39,44 @@ struct Inner {
     core: BoCore,
     shared: Arc<Shared>,
     owner: OwnerId,
-    /// In how many address spaces it is open.
-    opens: AtomicUsize,
     place: Mutex<Place>,
+    /// Where it is open. Taken under the lock of its place.
+    opens: Mutex<Vec<Seen>>,
+}
+
+/// An address space in which a buffer is open.
+#[derive(Debug)]
+struct Seen {
+    number: u64,
+    space: VmId,
+    /// Entries there may lead to it.
+    mapped: bool,
 }
 
 /// What is kept with a buffer in an address space.
 #[derive(Debug)]
-pub struct Opened(SimBo);
+pub struct Opened {
+    bo: SimBo,
+    number: u64,
+}
 
 impl Opened {
-    pub(crate) fn new(bo: &SimBo) -> Self {
-        bo.0.opens.fetch_add(1, Ordering::Relaxed);
-        Self(bo.clone())
+    pub(crate) fn new(bo: &SimBo, tables: &SimTables) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        bo.0.opens().push(Seen { number, space: tables.space.vm, mapped: false });
+        Self { bo: bo.clone(), number }
+    }
+
+    /// No entry of that address space leads to the buffer any more, and no translation is remembered.
+    pub(crate) fn unmapped(&self) {
+        self.bo.0.opens().iter_mut().filter(|seen| seen.number == self.number).for_each(|seen| seen.mapped = false);
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.0.0.opens.fetch_sub(1, Ordering::Relaxed);
+        self.bo.0.opens().retain(|seen| seen.number != self.number);
     }
 }
 
@@ -91,7 +110,7 @@ impl SimBo {
                 return Err(error);
             }
         };
-        Ok(Self(Arc::new(Inner { core, shared: Arc::clone(shared), owner, opens: AtomicUsize::new(0), place })))
+        Ok(Self(Arc::new(Inner { core, shared: Arc::clone(shared), owner, place, opens: Mutex::default() })))
     }
 
     /// Whether its pages are in the device's memory.
@@ -103,7 +122,7 @@ impl SimBo {
     /// In how many address spaces it is open.
     #[must_use]
     pub fn opens(&self) -> usize {
-        self.0.opens.load(Ordering::Relaxed)
+        self.0.opens().len()
     }
 
     /// What is in it, copied by the host, wherever it is.
@@ -116,17 +135,19 @@ impl SimBo {
         }
     }
 
-    /// Moves it out of the device's memory. Nothing may use it, and no entry lead to it.
-    pub(crate) fn move_out(&self) {
+    /// Moves it out of the device's memory, where nothing may use it, unless entries lead to it. Whether it is out.
+    pub(crate) fn move_out(&self) -> bool {
         let mut machine = self.0.shared.lock();
         let mut place = self.0.place();
         let bytes = match &*place {
+            Place::Here(_) if self.0.opens().iter().any(|seen| seen.mapped) => return false,
             Place::Here(pieces) => bytes_of(&machine.memory, pieces),
-            Place::Away(_) => return,
+            Place::Away(_) => return true,
         };
         if let Place::Here(pieces) = core::mem::replace(&mut *place, Place::Away(bytes)) {
             free_pages(&mut machine, &pieces);
         }
+        true
     }
 
     /// Moves it back.
@@ -150,8 +171,17 @@ impl SimBo {
 
 impl Inner {
     /// Under the machine's lock.
-    fn place(&self) -> std::sync::MutexGuard<'_, Place> {
+    fn place(&self) -> MutexGuard<'_, Place> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opens(&self) -> MutexGuard<'_, Vec<Seen>> {
+        self.opens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Entries in `space` lead to it from now on. Under the machine's lock.
+    fn mapped_in(&self, space: VmId) {
+        self.opens().iter_mut().filter(|seen| seen.space == space).for_each(|seen| seen.mapped = true);
     }
 }
 
@@ -226,16 +256,27 @@ pub struct SimTables {
     /// Tables that changes under way may need.
     promised: AtomicUsize,
     skips_flushes: AtomicBool,
+    forgets_entries: AtomicBool,
 }
 
 impl SimTables {
     pub(crate) const fn new(space: Arc<Space>) -> Self {
-        Self { space, promised: AtomicUsize::new(0), skips_flushes: AtomicBool::new(false) }
+        let (skips_flushes, forgets_entries) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { space, promised: AtomicUsize::new(0), skips_flushes, forgets_entries }
     }
 
     /// Test only: commits a driver's bug, flushing nothing any more.
     pub fn skip_flushes(&self, skips: bool) {
         self.skips_flushes.store(skips, Ordering::Relaxed);
+    }
+
+    /// Test only: commits a driver's bug, leaving this address space's entries when a buffer is evicted.
+    pub fn forget_entries(&self, forgets: bool) {
+        self.forgets_entries.store(forgets, Ordering::Relaxed);
+    }
+
+    pub(crate) fn forgets_entries(&self) -> bool {
+        self.forgets_entries.load(Ordering::Relaxed)
     }
 
     /// Makes the tables that `plan` may need, beside those promised to others. Whoever carries it out gives the promise back.
@@ -300,6 +341,7 @@ impl SimTables {
         self.with(|tables, memory| {
             let place = bo.0.place();
             let Place::Here(pieces) = &*place else { return Ok(()) };
+            bo.0.mapped_in(self.space.vm);
             let (mut at, end) = (offset, offset + len);
             let mut start = 0;
             for (first, count) in pieces {
@@ -393,6 +435,10 @@ impl VmDriver for SimDriver {
                 return;
             }
             tables.flush(range.base(), range.len());
+        }
+        match to_clear.bo() {
+            Some((_, opened)) => opened.unmapped(),
+            None => edit.bos().for_each(|(_, open)| open.data().unmapped()),
         }
         to_clear.cleared(Flushed::by_driver());
     }

@@ -5,16 +5,15 @@
 //! (the first lack of memory ends that, and the caller makes room and tries again: what has its pages keeps them); then the job
 //! is committed and its `retired` hung on all of it. Its payload carries a [`VmUse`](outlive::vm::VmUse).
 //!
-//! # How a buffer is evicted
-//! By the address space that it is mapped in: with the turn there and the buffer's reservation locked, if nothing hangs on that any
-//! more, its entries go, the cache is flushed, its bytes move out. The turn comes first, as everywhere.
+//! Entries are put back for what the space says is mapped. While the bind queue has changes of it, that is not yet what the page
+//! tables hold, so whoever finds something evicted waits for those first. How it is evicted: `evict`.
 
 use alloc::sync::Arc;
 use core::cell::RefCell;
 use core::fmt;
 use outlive::resv::{LockError, Slot, Transaction, Usage};
 use outlive::vm::{
-    Bo, BoCore, Edit, EditRefused, Flushed, Geometry, PlanError, Request, Step, Vm, VmBo, VmConfig, VmError, VmLocks,
+    BoCore, Edit, EditRefused, Flushed, Geometry, PlanError, Request, Step, Vm, VmBo, VmConfig, VmError, VmLocks,
 };
 use outlive::{Dependency, Device, Fence, JobFences, JobQueue, OpenError, QueueConfig, Refusal};
 
@@ -45,6 +44,8 @@ pub enum SimVmError {
     Map(MapError),
     /// Somebody still uses it: wait for this, and try again.
     Busy(Fence),
+    /// Entries still lead to it: try again later.
+    StillMapped,
     /// It cannot be locked.
     Lock(LockError),
     /// It cannot be planned.
@@ -65,6 +66,7 @@ impl fmt::Display for SimVmError {
             Self::Memory(error) => error.fmt(f),
             Self::Map(error) => error.fmt(f),
             Self::Busy(fence) => write!(f, "in use: {fence:?}"),
+            Self::StillMapped => f.write_str("page tables still lead to the buffer: try again when they are cleared"),
             Self::Lock(error) => error.fmt(f),
             Self::Plan(error) => error.fmt(f),
             Self::Vm(error) => error.fmt(f),
@@ -114,6 +116,10 @@ impl SimVm {
         &self.vm
     }
 
+    pub(crate) const fn device(&self) -> &Device<SimDriver> {
+        &self.device
+    }
+
     /// The bind queue.
     #[must_use]
     pub const fn binder(&self) -> &JobQueue<Binder> {
@@ -142,7 +148,7 @@ impl SimVm {
     /// # Errors
     /// [`SimVmError::Vm`].
     pub fn open(&self, bo: &SimBo) -> Result<VmBo<SimDriver>, SimVmError> {
-        Ok(self.vm.open(bo, || Opened::new(bo))?)
+        Ok(self.vm.open(bo, || Opened::new(bo, self.vm.data()))?)
     }
 
     /// Changes the address space and its page tables, all or nothing, and flushes. What is unmapped must not be in use.
@@ -198,7 +204,7 @@ impl SimVm {
     ///
     /// # Errors
     /// [`SimVmError::Memory`]: something that was evicted has no room. Make some and call again: what has its pages back by
-    /// then keeps them.
+    /// then keeps them. [`SimVmError::Busy`]: something was evicted, and changes that are still to be carried out come first.
     pub fn submit(&self, queue: &SimQueue, mut spec: JobSpec, va: u64, bytes: u64) -> Result<JobFences, SimVmError> {
         let edit = self.vm.edit()?;
         spec.vm = Some(VmWork { at: Va(va), bytes, in_use: self.vm.in_use()? });
@@ -222,46 +228,20 @@ impl SimVm {
         submitted?
     }
 
-    /// Gives an evicted buffer its pages, and all of its entries.
+    /// Gives an evicted buffer its pages, and all of its entries in this address space.
     fn bring_back(&self, edit: &Edit<SimDriver>, bo: &SimBo) -> Result<(), SimVmError> {
+        let changes = self.vm.reservation().snapshot(Usage::Kernel).map_err(|error| SimVmError::Vm(error.into()))?;
+        if let Some((_, change)) = changes.iter().find(|(_, change)| !change.is_signaled()) {
+            return Err(SimVmError::Busy(Fence::clone(change)));
+        }
         bo.move_in()?;
         let Some(open) = edit.find_bo(bo) else { return Ok(()) };
         for mapping in edit.of_bo(open.id()) {
+            // Some may be there: mapped since, or its eviction was given up. They lead where these will.
+            let range = mapping.range;
+            self.vm.data().unmap(range.base(), range.len()).map_err(SimVmError::Map)?;
             self.vm.data().map(&mapping, bo).map_err(SimVmError::Map)?;
         }
         Ok(())
-    }
-
-    /// Moves a buffer out of the device's memory, with its entries. One that is out already is left alone. It must be mapped in
-    /// no other address space.
-    ///
-    /// # Errors
-    /// [`SimVmError::Busy`]: something that uses it hangs on it.
-    pub fn evict(&self, bo: &SimBo) -> Result<(), SimVmError> {
-        let edit = self.vm.edit()?;
-        let evicted = Transaction::new().run::<Slot<'_>, _>(
-            |attempt| attempt.prepare(bo.core().reservation()),
-            |sealed, slot| {
-                let mut fences = sealed.fences(slot.locked(), Usage::Bookkeep).map(|(_, fence)| fence.into_fence());
-                if let Some(busy) = fences.find(|fence| !fence.is_signaled()) {
-                    return Err(SimVmError::Busy(busy));
-                }
-                drop(fences);
-                if !bo.is_resident() {
-                    return Ok(());
-                }
-                if let Some(open) = edit.find_bo(bo) {
-                    for range in edit.of_bo(open.id()).map(|mapping| mapping.range) {
-                        // Whole mappings: no table is needed.
-                        self.vm.data().unmap(range.base(), range.len()).map_err(SimVmError::Map)?;
-                        self.vm.data().flush(range.base(), range.len());
-                    }
-                }
-                bo.move_out();
-                bo.core().evicted(sealed, slot.locked());
-                Ok(())
-            },
-        );
-        evicted?
     }
 }
