@@ -86,7 +86,8 @@
 //! | find what must not happen while signalling | [`check`] | |
 //! | record events | [`trace`] | |
 //!
-//! Which context may call what is one table in the repository's `docs/which-context.md`.
+//! Which context may call what is one table in the repository's `docs/which-context.md`. Where documents say "rule 4", they mean
+//! the list in its `docs/lifetime-rules.md`: what is promised about who may outlive whom.
 //!
 //! # Without `std`
 //!

@@ -1,19 +1,6 @@
 //! `Driver`: what the author of a driver writes.
 //!
-//! # Contexts
-//! | call | where | may allocate | may block | locks of the library held |
-//! |---|---|---|---|---|
-//! | `acquire`, `run` | signalling lane, or the submitter's thread (bypass) | no | no | none |
-//! | `release` | where the job completes, interrupts included | no | no | none |
-//! | `timed_out`, `cancel` | signalling lane | no | no | none |
-//! | `preempt`, `restore` | signalling lane | no | no: answer later through the token | none |
-//! | `resume` | reaper lane | yes | yes | none |
-//! | `reset`, `unplug` | signalling lane | no | no: answer later through the token | none |
-//! | `waits_natively` | the submitter's thread, or the signalling lane | no | no | none |
-//! | `Drop` of a payload, of `Queue`, of the driver | reaper lane (a payload also in `reserve`) | yes | yes | none |
-//!
-//! `acquire`, `run`, `timed_out` and `cancel` for one queue never overlap, so they get its ring mutably. Calls for different
-//! queues may. A call that panics meets a drop guard: the panic goes on, the job fails, and the queue is closed.
+//! Types and answers only: who calls what when is `queue::ops` and `device::shared`.
 
 use crate::fence::{Cause, Fence};
 use crate::queue::{Completion, Off, PreemptToken};
@@ -24,7 +11,24 @@ use core::time::Duration;
 
 use super::recovery::ResetToken;
 
-/// A piece of hardware.
+/// A piece of hardware: what the author of a driver writes. [`Driver::run`] is required; every other call has a default that
+/// says the hardware cannot.
+///
+/// # Contexts
+/// | call | where | may allocate | may block |
+/// |---|---|---|---|
+/// | `acquire`, `run` | signalling lane, or the submitter's thread (bypass) | no | no |
+/// | `release` | where the job completes, interrupts included | no | no |
+/// | `timed_out`, `cancel` | signalling lane | no | no |
+/// | `preempt`, `restore` | signalling lane | no | no: answer `preempt` later through the token |
+/// | `resume` | reaper lane | yes | yes |
+/// | `reset`, `unplug` | signalling lane | no | no: answer later through the token |
+/// | `waits_natively` | the submitter's thread, or the signalling lane | no | no |
+/// | `Drop` of a payload, of `Queue`, of the driver | reaper lane (a payload also in `reserve`) | yes | yes |
+///
+/// No lock of the library is held in any of them. `acquire`, `run`, `timed_out` and `cancel` for one queue never overlap, so
+/// they get its ring mutably; calls for different queues may. A call that panics meets a drop guard: the panic goes on, the
+/// job fails, and the queue is closed.
 pub trait Driver: Send + Sync + Sized + 'static {
     /// The payload of a job: what must stay as it is until the hardware is done with it.
     type Job: Send + 'static;

@@ -1,9 +1,4 @@
-//! `Fdinfo`: a client's [`Usage`] as text in the form of the kernel's `/proc/<pid>/fdinfo` entries for DRM files, which
-//! monitoring tools read (`Documentation/gpu/drm-usage-stats.rst`).
-//!
-//! Written here are `drm-driver`, `drm-client-id`, `drm-pdev`, `drm-client-name`, and for each engine `drm-engine-<name>` in
-//! nanoseconds and `drm-engine-capacity-<name>`. Not written are cycles and frequencies, which the library does not know, and
-//! memory, which is the embedder's.
+//! `Fdinfo`: what a client has used, as text that monitoring tools read.
 
 use super::usage::Usage;
 use core::fmt::{self, Write};
@@ -25,8 +20,12 @@ impl<'a> EngineName<'a> {
     }
 }
 
-/// Writes itself, without allocating, wherever a [`core::fmt::Write`] goes: see the module's list of keys. A line each, in the
-/// order of that list.
+/// A client's [`Usage`] as text in the form of the kernel's `/proc/<pid>/fdinfo` entries for DRM files
+/// (`Documentation/gpu/drm-usage-stats.rst`). Its `Display` allocates nothing itself.
+///
+/// Written are, a line each and in this order, `drm-driver`, `drm-client-id`, `drm-pdev`, `drm-client-name`, and for each engine
+/// `drm-engine-<name>` in nanoseconds and `drm-engine-capacity-<name>`. Not written are cycles and frequencies, which the
+/// library does not know, and memory, which is the embedder's.
 ///
 /// ```
 /// use outlive::{Charges, EngineName, Fdinfo, Principal};

@@ -23,7 +23,7 @@ use crate::time::Time;
 use core::fmt;
 use core::time::Duration;
 
-/// How long each of the driver's answers may take.
+/// How long each of the driver's answers to a reset or unplug may take, 1 s, if nothing else was chosen.
 pub const RESET_WATCHDOG_DEFAULT: Duration = Duration::from_secs(1);
 
 /// See the module.

@@ -1,14 +1,4 @@
-//! Executors: who runs the lanes, on which clock.
-//!
-//! # The three lanes (rule 6)
-//! | lane | runs | may | may not |
-//! |---|---|---|---|
-//! | *signalling* | dispatch, completions' follow-ups, timeouts, recovery, timers | take signalling locks | allocate, block, run a foreign closure or `Drop` |
-//! | *notify* | closures and `Waker`s of fences | lock, allocate | wait for a fence (reported) |
-//! | *reaper* | payloads' and objects' `Drop` | lock, allocate, block, wait for a fence | |
-//!
-//! None waits for a later one. A threaded executor gives each its own thread. With one thread ([`Executor::manual`]) they
-//! are three calls: [`Executor::step`], [`Executor::notify`], [`Executor::reap`].
+//! Executors: who runs the lanes ([`Lane`]), on which clock.
 //!
 //! # Who keeps it alive
 //! Handles and objects (queues, devices, fence contexts). Threads end when both are gone, so the last handle may be dropped
@@ -34,7 +24,16 @@ use clock::Clock;
 use core::fmt;
 use hub::{Hub, Ident};
 
-/// One of an executor's three lanes; see the module's table.
+/// One of an executor's three lanes (rule 6).
+///
+/// | lane | runs | may | may not |
+/// |---|---|---|---|
+/// | *signalling* | dispatch, completions' follow-ups, timeouts, recovery, timers | take signalling locks | allocate, block, run a foreign closure or `Drop` |
+/// | *notify* | closures and `Waker`s of fences | lock, allocate | wait for a fence (reported) |
+/// | *reaper* | payloads' and objects' `Drop` | lock, allocate, block, wait for a fence | |
+///
+/// None waits for a later one. A threaded executor gives each its own thread. With one thread ([`Executor::manual`]) they
+/// are three calls: [`Executor::step`], [`Executor::notify`], [`Executor::reap`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Dispatch, follow-ups of completions, timeouts, recovery, timers: [`Executor::step`].
@@ -45,7 +44,11 @@ pub enum Lane {
     Reaper,
 }
 
-/// A handle on an executor. Cheap to clone; dropping the last one lets what is still running end by itself.
+/// A handle on an executor: who runs the three lanes ([`Lane`]), and on which clock. Devices, queues and fence contexts
+/// are made on one.
+///
+/// Cheap to clone; dropping the last one, anywhere, lets what is still running end by itself: nothing is joined. A manual
+/// executor that has work left then is adopted: by three threads with `std`, else by whichever other executor is stepped next.
 pub struct Executor {
     hub: Ref<Hub>,
 }

@@ -39,7 +39,7 @@ use core::mem::{ManuallyDrop, offset_of};
 use core::ptr::NonNull;
 use core::time::Duration;
 
-/// How long a producer may take if nothing else was chosen.
+/// How long a producer may take, 10 s, if nothing else was chosen; also the most that can be.
 pub const WATCHDOG_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The names of a fence context.

@@ -85,7 +85,8 @@ impl Fence {
     ///
     /// # Errors
     /// [`WaitError::TimedOut`] while it is pending; [`WaitError::Failed`] with the fence's own error; the rest where waiting
-    /// is not allowed (see the module).
+    /// is not allowed: in signalling sections and callbacks, and on the thread that drives the fence's manual executor,
+    /// which would wait for itself ([`Executor::wait`](crate::Executor::wait) is for that).
     #[track_caller]
     pub fn wait(&self, timeout: Duration) -> Result<(), WaitError> {
         if let Status::Signaled(result) = self.status() {

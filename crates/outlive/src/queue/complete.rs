@@ -1,8 +1,7 @@
 //! `Completion`: the driver's promise to say when a job has left the hardware.
 //!
-//! Unique, and used up by being kept. Only three things retire a job: [`Completion::complete`],
-//! [`Completion::not_started`], or the device being quiesced. A completion that is dropped or leaked breaks the promise: the
-//! job fails (at once, or when its timeout is over) and stays on the device's retire list until it is taken off by force.
+//! Unique, and used up by being kept. What it touches of a job it has a count of; who decides, the completion or the
+//! timeout, is one word in the job (`queue::disposal`).
 #![expect(unsafe_code, reason = "a counted job; docs/unsafe.md, `queue::complete`")]
 
 use super::dispatch;
@@ -16,7 +15,12 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::time::Duration;
 
-/// See the module. Send it to the interrupt handler; it is one word.
+/// The driver's promise to say when a job has left the hardware. One word: keep it in [`InFlight`](crate::InFlight), by the
+/// number that the hardware will report.
+///
+/// Only three things retire a job: [`Completion::complete`], [`Completion::not_started`], or the device being quiesced
+/// ([`ResetToken::quiesced`](crate::ResetToken::quiesced)). Dropped or leaked it breaks the promise: the job fails, at once or
+/// when its timeout is over, and stays on the device's retire list until it is taken off by force.
 #[must_use = "dropping it fails the job, and its memory stays taken until the device is reset"]
 pub struct Completion {
     job: NonNull<JobCore>,

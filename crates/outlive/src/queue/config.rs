@@ -8,7 +8,7 @@ use crate::sched::{Arbiter, ArbiterShared, BadWeight, Priority, Share};
 use core::fmt;
 use core::time::Duration;
 
-/// The longest any limit of a queue may be, so that every fence is finite (rule 2).
+/// The longest any limit of a queue may be, 10 s, so that every fence is finite (rule 2).
 pub const LIMIT_MAX: Duration = Duration::from_secs(10);
 
 /// How a queue is made; see each method for the default.
@@ -207,6 +207,7 @@ pub struct Job<P> {
 
 impl<P> Job<P> {
     /// One credit, no bytes, the queue's timeout.
+    #[must_use]
     pub const fn new(payload: P) -> Self {
         Self { payload, credits: 1, bytes: 0, timeout: None, user_waits: 0 }
     }

@@ -69,6 +69,7 @@ impl InFlight {
     }
 
     /// Takes the completion of `seqno` out.
+    #[must_use = "dropping the completion fails its job"]
     pub fn remove(&self, seqno: u64) -> Option<Completion> {
         self.ring.lock().take(seqno)
     }

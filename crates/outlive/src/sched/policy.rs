@@ -1,24 +1,5 @@
-//! What an arbiter asks: whose turn is it? Three answers are built in; anybody may write another.
-//!
-//! # Protocol
-//! A policy knows queues by small numbers that the mechanism gives out and uses again. For each of them
-//! ```text
-//! opened ─▶ idle ──ready──▶ ready ──started──▶ idle, one job more on the hardware
-//!            │ ▲              │
-//!            │ └──unready─────┘        returned, ended: one job fewer        changed: any time
-//!            ▼
-//!          closed (its jobs have all ended)                      fined: not while closed
-//! ```
-//! and [`Policy::pick`] names one that is ready. Time is an argument and never goes back.
-//!
-//! # Guarantee
-//! The mechanism looks at every answer: a number that is not ready counts as no answer, and then the queue that has been
-//! ready longest is next. That one is next, too, once the others have had [`STARVED_AFTER`] of hardware time for each ready
-//! queue since it became ready. So a bad policy is unfair, never unsound, and stops nobody for ever.
-//!
-//! # Contexts
-//! Every call but [`Policy::reserve`] is made in the signalling path, under the arbiter's lock: it may not allocate, block,
-//! panic, or call the library.
+//! What an arbiter asks, [`Policy`]: whose turn is it? Three answers are built in, two of them here; anybody may write another.
+//! Plain state machines under the arbiter's lock: nothing here locks or waits.
 
 use super::Share;
 use crate::mem::tree::Tree;
@@ -26,7 +7,7 @@ use crate::mem::{AllocError, HeapVec, try_reserve};
 use crate::time::Time;
 use core::time::Duration;
 
-/// A ready queue is next, whatever the policy says, when others have had this much hardware time for each ready queue.
+/// A ready queue is next, whatever the policy says, when others have had this much hardware time, 10 s, for each ready queue.
 pub const STARVED_AFTER: Duration = Duration::from_secs(10);
 
 /// The job at the head of a queue that could start now.
@@ -40,7 +21,27 @@ pub struct Head {
     pub more: bool,
 }
 
-/// Whose turn it is: see the module. A plain state machine.
+/// Whose turn it is: a plain state machine that an arbiter asks.
+///
+/// # Protocol
+/// A policy knows queues by small numbers that the arbiter gives out and uses again. For each of them
+/// ```text
+/// opened ─▶ idle ──ready──▶ ready ──started──▶ idle, one job more on the hardware
+///            │ ▲              │
+///            │ └──unready─────┘        returned, ended: one job fewer        changed: any time
+///            ▼
+///          closed (its jobs have all ended)                      fined: not while closed
+/// ```
+/// and [`Policy::pick`] names one that is ready. Time is an argument and never goes back.
+///
+/// # Guarantee
+/// The arbiter looks at every answer: a number that is not ready counts as no answer, and then the queue that has been
+/// ready longest is next. That one is next, too, once the others have had [`STARVED_AFTER`] of hardware time for each ready
+/// queue since it became ready. So a bad policy is unfair, never unsound, and stops nobody for ever.
+///
+/// # Contexts
+/// Every call but [`Policy::reserve`] is made in the signalling path, under the arbiter's lock: it may not allocate, block,
+/// panic, or call the library.
 pub trait Policy: Send + 'static {
     /// As reports call it.
     fn name(&self) -> &'static str;

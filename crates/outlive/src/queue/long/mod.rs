@@ -1,18 +1,4 @@
-//! Long-running queues: jobs without a time limit, whose end is a [`UserFence`], and whose memory is guarded by a *preempt
-//! fence* instead of their own (as `xe` and `amdgpu` do for compute; the kernel's rule is in
-//! `Documentation/driver-api/dma-buf.rst`, "Long running compute").
-//!
-//! # How it goes
-//! ```text
-//! Off ──reserve──▶ Ready ──publish──▶ (Retired, Restart) ──restart──▶ on the hardware
-//!  ▲                                      │                                 │ somebody waits for the `Retired`
-//!  └── Driver::resume, on the reaper ─────┼───────── its fence signals ◀────┘ Driver::preempt
-//! ```
-//! The queue begins off the hardware. Whoever brings it on allocates the next fence, locks and validates what the context
-//! uses, publishes the fence into the reservations (bookkeeping), and restarts. The first wait for, or dependency on, that
-//! fence arms it; reading it never does. Then the driver is asked to take the context off, within the queue's
-//! [`preempt_timeout`](crate::QueueConfig::preempt_timeout). If it cannot, the queue is closed and its jobs are taken off as
-//! hung ones are. Either way the fence signals, and `Ok` means that the context cannot touch that memory any more.
+//! Long-running queues: how they go is on [`LongQueue`].
 //!
 //! # Who calls
 //! `preempt` decides, under the queue's lock. Arming only leaves a mark and wakes the signalling lane,
@@ -35,7 +21,22 @@ use core::fmt;
 pub use work::PreemptToken;
 pub(crate) use work::{LongShared, LongState, resume_work};
 
-/// A queue for jobs that may run for ever. Nobody gets a [`Fence`](crate::Fence) of them. Dropping it closes it.
+/// A queue for jobs that may run for ever. Nobody gets a [`Fence`](crate::Fence) of them: the end of one is a [`UserFence`], and their
+/// memory is guarded by a *preempt fence* instead of their own (as `xe` and `amdgpu` do for compute; the kernel's rule is in
+/// `Documentation/driver-api/dma-buf.rst`, "Long running compute"). Dropping it closes it.
+///
+/// # How it goes
+/// ```text
+/// Off ──reserve──▶ Ready ──publish──▶ (Retired, Restart) ──restart──▶ on the hardware
+///  ▲                                      │                                 │ somebody waits for the `Retired`
+///  └── Driver::resume, on the reaper ─────┼───────── its fence signals ◀────┘ Driver::preempt
+/// ```
+/// The queue begins off the hardware. Whoever brings it on allocates the next fence ([`Off::reserve`]), locks and validates
+/// what the context uses, publishes the fence into the reservations ([`Ready::publish`], for
+/// [`Usage::Bookkeep`](crate::resv::Usage::Bookkeep)), and lets it go on ([`Restart::restart`]). The first wait for, or dependency on, that fence arms it;
+/// reading it never does. Then the driver is asked to take the context off, within the queue's
+/// [`preempt_timeout`](QueueConfig::preempt_timeout). If it cannot, the queue is closed and its jobs are taken off as hung
+/// ones are. Either way the fence signals, and `Ok` means that the context cannot touch that memory any more.
 pub struct LongQueue<D: Driver> {
     queue: JobQueue<D>,
 }
@@ -191,7 +192,7 @@ pub struct Off {
     lent: Lent,
 }
 
-/// It, with the memory of its next preempt fence.
+/// An [`Off`] with the memory of its next preempt fence.
 #[derive(Debug)]
 #[must_use = "dropped, the context stays off the hardware"]
 pub struct Ready {
@@ -200,7 +201,7 @@ pub struct Ready {
     number: u64,
 }
 
-/// It, guarded by a published preempt fence.
+/// A long-running context that is off the hardware, guarded by a published preempt fence.
 #[derive(Debug)]
 #[must_use = "dropped, the context stays off the hardware, and its fence signals"]
 pub struct Restart {

@@ -7,7 +7,7 @@ use crate::sabotage::{self, Sabotage};
 use crate::sched::Priority;
 use core::time::Duration;
 
-/// Hardware time that a client who comes back may be behind at most.
+/// Hardware time, 5 ms, that a client who comes back may be behind at most.
 pub const CREDIT: Duration = Duration::from_millis(5);
 
 /// How many of the earliest that would end are looked at for one that is not ahead.

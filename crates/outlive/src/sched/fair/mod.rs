@@ -1,28 +1,5 @@
-//! Fair: hardware time in proportion to weights, groups first, then the members of each.
-//!
-//! # What is kept
-//! Each queue and each group has a *virtual time*: the hardware time it has had, divided by its weight.
-//!
-//! - **Charge.** When a job ends, its queue and its group pay the time that *it* occupied the hardware: measured by the
-//!   driver, else from start to end; also when it was cancelled or hung. How deep the queue is, or whether it empties, is
-//!   no matter, so a client that waits for each job pays like one that does not.
-//! - **Provisionally**, each job on the hardware counts with the moving average of its queue (its group); its end puts that
-//!   right. So several credits are no credit.
-//! - **Choice.** Of those ready who have had no more than the weighted average, the one whose job would end first in virtual
-//!   time; in doubt the one who has had least (as in EEVDF, Stoica and Abdel-Wahab 1995). So short jobs go before long ones
-//!   while that costs nobody a share, and an interactive client need not wait for more than what is on the hardware.
-//! - **Unknown** is a queue none of whose jobs has ended. It is chosen as if its job took half of what those of the others do, and one
-//!   on the hardware counts with the credit. Among several such, those with one job waiting are first: an interactive client may
-//!   come together with hogs. If they cannot be told apart, nobody can do better than one job of each, once.
-//! - **Floor.** Among the groups, and among the members of each, there is a floor: the virtual time of whoever had had least when
-//!   last one started. It only rises. Who comes back is lifted to [`CREDIT`] of hardware time below it, who is new to the floor
-//!   itself, so that nobody saves up time by sleeping. Debts stay, also those of clients and groups whose queues have gone:
-//!   who comes back with a new one gains nothing (`debts`).
-//! - **Only ready queues** are in the trees: those that wait cost nothing. Every call is O(log ready).
-//! - **Weights.** A group's weight is its own, never the sum of its members. A member's is its weight times its priority: high 4,
-//!   normal 1, low 1/4. A queue without a group is a group of its own, with that weight.
-//! - **Realtime** queues are first, whatever their group, while they fit into half the hardware time of any 100 ms
-//!   (`realtime`); all of it is charged to their group; beyond that they count as high.
+//! The fair policy: what it keeps is on [`Fair`]. `account` what a queue or group has had · `debts` what those that went still owe ·
+//! `realtime` who goes first, and for how long. A plain state machine under the arbiter's lock: nothing here locks or waits.
 
 mod account;
 mod debts;
@@ -46,7 +23,30 @@ type Virtual = u128;
 /// No group.
 const NONE: u32 = u32::MAX;
 
-/// See the module.
+/// The default policy: hardware time in proportion to weights, groups first, then the members of each.
+///
+/// # What is kept
+/// Each queue and each group has a *virtual time*: the hardware time it has had, divided by its weight.
+///
+/// - **Charge.** When a job ends, its queue and its group pay the time that *it* occupied the hardware: measured by the
+///   driver, else from start to end; also when it was cancelled or hung. How deep the queue is, or whether it empties, is
+///   no matter, so a client that waits for each job pays like one that does not.
+/// - **Provisionally**, each job on the hardware counts with the moving average of its queue (its group); its end puts that
+///   right. So several credits are no credit.
+/// - **Choice.** Of those ready who have had no more than the weighted average, the one whose job would end first in virtual
+///   time; in doubt the one who has had least (as in EEVDF, Stoica and Abdel-Wahab 1995). So short jobs go before long ones
+///   while that costs nobody a share, and an interactive client need not wait for more than what is on the hardware.
+/// - **Unknown** is a queue none of whose jobs has ended. It is chosen as if its job took half of what those of the others do, and one
+///   on the hardware counts with the credit. Among several such, those with one job waiting are first: an interactive client may
+///   come together with hogs. If they cannot be told apart, nobody can do better than one job of each, once.
+/// - **Floor.** Among the groups, and among the members of each, there is a floor: the virtual time of whoever had had least when
+///   last one started. It only rises. Who comes back is lifted to [`CREDIT`] of hardware time below it, who is new to the floor
+///   itself, so that nobody saves up time by sleeping. Debts stay, also those of clients and groups whose queues have gone:
+///   who comes back with a new one gains nothing.
+/// - **Only ready queues** are in the trees: those that wait cost nothing. Every call is O(log ready).
+/// - **Weights.** A group's weight is its own, never the sum of its members. A member's is its weight times its priority: high 4,
+///   normal 1, low 1/4. A queue without a group is a group of its own, with that weight.
+/// - **Realtime** queues are first, whatever their group, while they fit into half the hardware time of any 100 ms; all of it is charged to their group; beyond that they count as high.
 pub struct Fair {
     members: HeapVec<Member>,
     groups: HeapVec<Group>,
