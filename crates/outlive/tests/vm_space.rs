@@ -199,6 +199,38 @@ fn whichever_allocation_of_a_plan_fails_nothing_is_changed() {
     }
 }
 
+/// Plans and commits `batch` with ever later allocations failing, until none does.
+fn commit_in_the_end(space: &mut Space<()>, batch: &[Request]) {
+    let before = contents(space);
+    for n in 1.. {
+        check::fail_nth_allocation(n);
+        let planned = space.plan(batch);
+        let spared = check::fail_nth_allocation(0) > 0;
+        assert_eq!(planned.is_ok(), spared);
+        let Ok(plan) = planned else {
+            assert_eq!(contents(space), before);
+            continue;
+        };
+        let _ = plan.commit();
+        return;
+    }
+}
+
+#[test]
+fn whichever_allocation_of_growth_fails_the_space_stays_whole() {
+    let (mut space, bo) = space();
+    // Ever more levels of the tree's nodes, with descending addresses and with ascending ones between them.
+    for count in [1, 40, 900] {
+        let downwards: Vec<_> = (0..count).map(|tile| map(3_000 - 2 * tile, 1, bo, 0)).collect();
+        let between: Vec<_> = (0..count).map(|tile| map(3_001 - 2 * count + 2 * tile, 1, bo, 7)).collect();
+        commit_in_the_end(&mut space, &downwards);
+        commit_in_the_end(&mut space, &between);
+        assert_eq!(space.len() as u64, 2 * count);
+        commit_in_the_end(&mut space, &[unmap(0, 4_096)]);
+        assert!(space.is_empty());
+    }
+}
+
 #[test]
 fn whichever_allocation_of_opening_and_filling_fails_nothing_is_changed() {
     let attempts: [fn(&mut Space<()>, BoId) -> bool; 3] = [
@@ -423,7 +455,7 @@ fn a_mapping_takes_at_most_128_bytes() {
     filled.fill(&requests).unwrap();
     let each = filled.memory() / filled.len();
     println!("{most} bytes a mapping at most while growing, {each} when filled");
-    assert!(most <= 128 && each <= 81, "{most} and {each}");
+    assert!(most <= 128 && each <= 90, "{most} and {each}");
 }
 
 static_assertions::assert_impl_all!(Space<u64, u64>: Send, Sync);

@@ -4,8 +4,8 @@ use super::bo::BoId;
 use super::mapping::Mapping;
 use super::range::VaRange;
 use super::space::Space;
-use super::store::Store;
-use crate::mem::tree::Slot;
+use super::store::{Body, Store};
+use crate::mem::tree;
 use core::fmt;
 
 impl<V, M> Space<V, M> {
@@ -24,7 +24,8 @@ impl<V, M> Space<V, M> {
     /// The mappings that have an address in common with `range`, ascending.
     #[must_use]
     pub fn overlapping(&self, range: VaRange) -> Iter<'_, V, M> {
-        Iter { store: &self.store, at: self.store.find_from(range.base()), last: range.last() }
+        let rest = self.store.tree.iter_from(self.store.find_from(range.base()));
+        Iter { store: &self.store, rest, last: range.last() }
     }
 
     /// The mappings of an open buffer, in no order.
@@ -51,19 +52,19 @@ impl<V, M> Space<V, M> {
 /// Mappings in ascending order; see [`Space::iter`] and [`Space::overlapping`].
 pub struct Iter<'a, V, M> {
     store: &'a Store<V, M>,
-    at: Slot,
+    rest: tree::Iter<'a, u64, Body<M>>,
     last: u64,
 }
 
 impl<'a, V, M> Iter<'a, V, M> {
     pub(super) fn all(store: &'a Store<V, M>) -> Self {
-        Self { store, at: store.tree.first_slot(), last: u64::MAX }
+        Self { store, rest: store.tree.iter(), last: u64::MAX }
     }
 }
 
 impl<V, M> fmt::Debug for Iter<'_, V, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Iter({:?})", self.store.range(self.at))
+        write!(f, "Iter({:?})", self.rest.clone().next().map(|(base, body)| self.store.show(*base, body).range))
     }
 }
 
@@ -71,9 +72,8 @@ impl<'a, V, M> Iterator for Iter<'a, V, M> {
     type Item = Mapping<&'a M>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mapping = self.store.view(self.at).filter(|mapping| mapping.range.base() <= self.last)?;
-        self.at = self.store.tree.after(self.at);
-        Some(mapping)
+        let (base, body) = self.rest.next().filter(|(base, _)| **base <= self.last)?;
+        Some(self.store.show(*base, body))
     }
 }
 

@@ -128,12 +128,12 @@ impl<V, M> Store<V, M> {
         Ok(Promise { promised, room })
     }
 
-    /// Makes room for `more` mappings beyond those there are and those that are promised. Grows by half, so that growing one
+    /// Makes room for `more` mappings beyond those there are and those that are promised. Grows by a third, so that growing one
     /// by one stays cheap.
     pub(super) fn reserve(&mut self, more: usize) -> Result<(), AllocError> {
         let more = more.saturating_add(self.promised());
         if self.tree.room() < more {
-            self.tree.try_reserve(more.max(self.tree.len() / 2).max(4))?;
+            self.tree.try_reserve(more.max(self.tree.len() / 3).max(4))?;
         }
         self.reserve_links(self.tree.capacity())
     }
@@ -155,9 +155,13 @@ impl<V, M> Store<V, M> {
 
     /// The mapping at `slot`.
     pub(super) fn view(&self, slot: Slot) -> Option<Mapping<&M>> {
-        let (base, body) = self.tree.at(slot)?;
+        self.tree.at(slot).map(|(base, body)| self.show(*base, body))
+    }
+
+    /// The mapping at `base`.
+    pub(super) fn show<'a>(&self, base: u64, body: &'a Body<M>) -> Mapping<&'a M> {
         let bo = body.place().map(|place| self.bos.id_at(place));
-        Some(body.view(*base, bo))
+        body.view(base, bo)
     }
 
     /// The detached mapping at `slot`, whose buffer was `bo`, and the next of its list.
@@ -201,9 +205,10 @@ impl<V, M> Store<V, M> {
         if !stays {
             self.unlink(slot);
         }
-        let (key, old) = self.tree.at_mut(slot)?;
-        *key = base;
-        let old = core::mem::replace(old, body);
+        if self.tree.at(slot)?.0 != &base {
+            self.tree.rekey(slot, base);
+        }
+        let old = core::mem::replace(self.tree.at_mut(slot)?, body);
         if !stays {
             self.link(slot);
         }
@@ -241,9 +246,9 @@ impl<V, M> Store<V, M> {
 
     /// Makes the mapping at `slot` a part of itself, or changes its flags.
     pub(super) fn reshape(&mut self, slot: Slot, to: Mapping<()>) {
-        let Some((key, body)) = self.tree.at_mut(slot) else { return };
         let (base, Body { last, offset, phase, flags, .. }) = Body::new(to);
-        *key = base;
+        self.tree.rekey(slot, base);
+        let Some(body) = self.tree.at_mut(slot) else { return };
         (body.last, body.offset, body.phase, body.flags) = (last, offset, phase, flags);
     }
 

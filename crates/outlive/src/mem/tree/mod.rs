@@ -1,83 +1,103 @@
-//! The one ordered map: an AVL tree whose nodes lie in vectors, so that [`Tree::try_reserve`] is the only method that
-//! can run out of memory.
+//! The one ordered map: a B+-tree over entries that stay where they are, so that [`Tree::try_reserve`] is the only method
+//! that can run out of memory.
 //!
 //! # Invariants
 //! - A slot of the vectors is in the tree and holds an entry, or has been taken out of the tree by [`Tree::detach`] and still
-//!   holds its entry, or is in the free list and holds none. The tree has `len` of the `nodes.len()` slots, and `out` more
-//!   are detached; the vectors never shrink.
-//! - In order from left to right, keys ascend strictly. A comparison that panics leaves the tree as it was: every method
-//!   has compared all it will compare before it changes anything.
-//! - `height` is the number of nodes on the longest way down, the node included; those of two siblings differ by at
-//!   most one. Hence a tree of `n` nodes is at most 1.45 log2(n + 2) high: 45 for as many as 32 bits can number.
-//! - A kid's `up` is its parent; the root's is [`NIL`]. No slot has the index [`NIL`].
+//!   holds its entry, or is in the free list and holds none. `len` slots are in the tree, `out` detached, and no more than
+//!   `room` there at all, which the vectors have memory for; they never shrink. No slot, and no node, has the index [`NIL`].
+//! - A leaf has the keys and slots of entries, a node above it those of its kids: a kid's key is that of the lowest entry
+//!   below it. In a node, and from one node to the next of the same level, keys ascend strictly. A comparison that panics
+//!   leaves the tree as it was: every method has compared all it will compare before it changes anything.
+//! - All leaves are `levels` below the root. The root, if it is none, has at least two kids, other nodes at least [`LEAST`].
+//!   Hence `n` entries need no more than [`nodes_for`]`(n)` nodes, for which there is memory once `n` may be there: no
+//!   insertion has to ask for more, whatever it splits.
+//! - A slot that is in the tree has its leaf for `home`, another in the tree's free list the next free one.
 //!
 //! An entry keeps its slot until it is taken out, whatever happens to others, so a [`Slot`] that was found stays good for
 //! that long: who changes what it found pays for one way down only, and entries can be linked by slot.
 //!
 //! # Cost
-//! 16 bytes beside each entry (padding aside), and the discriminant of an `Option` where the entry has no niche. Lookup,
-//! insertion, removal, the first, the last and the neighbours are O(log n); iteration is O(1) a step, amortised. Nothing
-//! recurses.
+//! Beside each entry, its key once more and 8 bytes (padding aside) where nodes are full, twice that where they are half full,
+//! the least there is; and the discriminant of an `Option` where the entry has no niche. Lookup, insertion and removal are
+//! O(log n), a step to a neighbour O(1). Nothing recurses.
 //!
-//! # Why not `intrusive-collections`
-//! Its `RBTree` links nodes by raw pointers: unsafe text in an adapter for every kind of entry, and entries that stay
-//! where they are while they are linked. Here there is no unsafe, memory is asked for at one known place (before a
-//! signalling section, never in it) and entries are plain values; timers, run queues and address spaces share one type.
+//! # Why not `BTreeMap`, nor `intrusive-collections`
+//! The former allocates as it goes. The `RBTree` of the latter links nodes by raw pointers: unsafe text in an adapter for every
+//! kind of entry, and entries that stay where they are while they are linked. Here there is no unsafe, memory is asked for at
+//! one known place (before a signalling section, never in it) and entries are plain values; timers, run queues and address
+//! spaces share one type.
 #![cfg_attr(
     any(not(test), loom, shuttle),
     expect(dead_code, reason = "a map is offered whole; timers use a part of it")
 )]
 
+mod nodes;
 mod slots;
 
 use super::{AllocError, HeapVec, try_reserve};
-use core::cmp::Ordering;
 use core::fmt;
 use core::mem;
+use nodes::{LEAST, Node};
 
 pub(crate) use slots::Slot;
 
-/// No slot.
+/// No slot, no node.
 const NIL: u32 = u32::MAX;
 /// As many slots as have a number.
 const MOST: usize = NIL as usize;
-const LEFT: usize = 0;
-const RIGHT: usize = 1;
 
-/// What a way down reads, apart from the values, so that more of it stays in the processor's caches.
-struct Node<K> {
-    /// In the free list, the one that was there last.
+/// What is kept under a slot.
+struct Entry<K, V> {
+    /// As in the leaf.
     key: K,
-    up: u32,
-    /// In the free list, the left kid is the next free slot.
-    kids: [u32; 2],
-    height: u8,
-}
-
-impl<K> Node<K> {
-    /// A node without kids.
-    const fn leaf(key: K, up: u32) -> Self {
-        Self { key, up, kids: [NIL; 2], height: 1 }
-    }
+    /// `None` in the free list.
+    value: Option<V>,
 }
 
 /// An ordered map that allocates only in [`Tree::try_reserve`].
 pub(crate) struct Tree<K, V> {
+    entries: HeapVec<Entry<K, V>>,
+    /// Of the slot with the same number: its leaf, or the next free slot.
+    homes: HeapVec<u32>,
     nodes: HeapVec<Node<K>>,
-    /// Of the node with the same number; `None` in the free list.
-    values: HeapVec<Option<V>>,
     root: u32,
+    /// How many nodes are above each leaf.
+    levels: u32,
+    /// The first free slot, the first free node.
     free: u32,
+    free_node: u32,
     len: usize,
     out: usize,
+    room: usize,
+}
+
+/// The most nodes that `entries` can need: at each level, none has fewer than [`LEAST`] kids or it is the only one.
+const fn nodes_for(entries: usize) -> usize {
+    let (mut level, mut all) = (entries / LEAST, 1);
+    while level > 1 {
+        all += level;
+        level /= LEAST;
+    }
+    all
 }
 
 impl<K: Copy, V> Tree<K, V> {
-    const SLOT_BYTES: usize = size_of::<Node<K>>() + size_of::<Option<V>>();
+    const SLOT_BYTES: usize = size_of::<Entry<K, V>>() + size_of::<u32>() + size_of::<Node<K>>() / LEAST;
 
     /// An empty tree without room for anything.
     pub(crate) const fn new() -> Self {
-        Self { nodes: HeapVec::new(), values: HeapVec::new(), root: NIL, free: NIL, len: 0, out: 0 }
+        Self {
+            entries: HeapVec::new(),
+            homes: HeapVec::new(),
+            nodes: HeapVec::new(),
+            root: NIL,
+            levels: 0,
+            free: NIL,
+            free_node: NIL,
+            len: 0,
+            out: 0,
+            room: 0,
+        }
     }
 
     /// Makes room for `more` entries beyond those it holds now (detached ones included), and no more than that: a map that grows bit by bit asks
@@ -86,10 +106,14 @@ impl<K: Copy, V> Tree<K, V> {
         let Some(wanted) = (self.len + self.out).checked_add(more).filter(|wanted| *wanted <= MOST) else {
             return Err(AllocError { bytes: more.saturating_mul(Self::SLOT_BYTES) });
         };
-        // Free slots are room, too. The vectors reserve beyond their length, which counts them.
-        let more = wanted.saturating_sub(self.nodes.len());
+        // The vectors reserve beyond their length, which counts what is free.
+        let more = wanted.saturating_sub(self.entries.len());
+        try_reserve(&mut self.entries, more)?;
+        try_reserve(&mut self.homes, more)?;
+        let more = nodes_for(wanted).saturating_sub(self.nodes.len());
         try_reserve(&mut self.nodes, more)?;
-        try_reserve(&mut self.values, more)
+        self.room = self.room.max(wanted);
+        Ok(())
     }
 
     /// How many entries there are.
@@ -103,209 +127,105 @@ impl<K: Copy, V> Tree<K, V> {
     }
 
     /// How many entries there can be at all before [`Tree::try_reserve`] is needed again, detached ones included.
-    pub(crate) fn capacity(&self) -> usize {
-        self.nodes.capacity().min(self.values.capacity()).min(MOST)
+    pub(crate) const fn capacity(&self) -> usize {
+        self.room
     }
 
     /// Bytes of memory, room for more included.
     pub(crate) fn bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node<K>>() + self.values.capacity() * size_of::<Option<V>>()
+        self.entries.capacity() * size_of::<Entry<K, V>>()
+            + self.homes.capacity() * size_of::<u32>()
+            + self.nodes.capacity() * size_of::<Node<K>>()
     }
 
     /// How many more entries there can be before [`Tree::try_reserve`] is needed again.
-    pub(crate) fn room(&self) -> usize {
-        self.capacity() - self.len - self.out
+    pub(crate) const fn room(&self) -> usize {
+        self.room - self.len - self.out
     }
 
     /// The entry with the lowest key.
     pub(crate) fn first(&self) -> Option<(&K, &V)> {
-        self.entry(self.outermost(self.root, LEFT))
+        self.iter().next()
     }
 
     /// The entry with the highest key.
     pub(crate) fn last(&self) -> Option<(&K, &V)> {
-        self.entry(self.outermost(self.root, RIGHT))
+        let leaf = self.leaf_where(|node| node.len().wrapping_sub(1));
+        self.entry(self.nodes.get(leaf as usize)?.last())
     }
 
     /// Takes the entry with the lowest key out.
     pub(crate) fn pop_first(&mut self) -> Option<(K, V)> {
-        self.take(self.outermost(self.root, LEFT))
+        self.take(self.first_slot().number())
     }
 
     /// All entries, ascending.
     pub(crate) fn iter(&self) -> Iter<'_, K, V> {
-        Iter { tree: self, at: self.outermost(self.root, LEFT) }
+        self.iter_at(self.leaf_where(|_| 0), 0)
     }
 
-    fn node(&self, at: u32) -> &Node<K> {
-        &self.nodes[at as usize]
+    /// The entries from place `at` of a leaf on.
+    fn iter_at(&self, leaf: u32, at: usize) -> Iter<'_, K, V> {
+        let Some(node) = self.nodes.get(leaf as usize) else { return Iter { tree: self, slots: &[], next: NIL } };
+        Iter { tree: self, slots: &node.ids()[at..], next: node.next }
     }
 
-    fn node_mut(&mut self, at: u32) -> &mut Node<K> {
-        &mut self.nodes[at as usize]
+    /// The leaf at the end of the way down that `which` chooses at each node, or [`NIL`].
+    fn leaf_where(&self, which: impl Fn(&Node<K>) -> usize) -> u32 {
+        let mut at = self.root;
+        for _ in 0..self.levels {
+            let node = &self.nodes[at as usize];
+            at = node.ids()[which(node)];
+        }
+        at
     }
 
     /// What slot `at` holds; nothing if that is [`NIL`].
     fn entry(&self, at: u32) -> Option<(&K, &V)> {
-        let value = self.values.get(at as usize)?.as_ref()?;
-        Some((&self.node(at).key, value))
+        let entry = self.entries.get(at as usize)?;
+        Some((&entry.key, entry.value.as_ref()?))
     }
 
     fn value_mut(&mut self, at: u32) -> Option<&mut V> {
-        self.values.get_mut(at as usize)?.as_mut()
+        self.entries.get_mut(at as usize)?.value.as_mut()
     }
 
-    /// The height of the subtree at `at`, zero for [`NIL`].
-    fn height(&self, at: u32) -> u8 {
-        self.nodes.get(at as usize).map_or(0, |node| node.height)
-    }
-
-    /// The kid of `at` on `side`, or [`NIL`].
-    fn kid(&self, at: u32, side: usize) -> u32 {
-        self.node(at).kids[side]
-    }
-
-    /// The last node from `at` downwards on `side`; [`NIL`] for [`NIL`].
-    fn outermost(&self, mut at: u32, side: usize) -> u32 {
-        let mut last = NIL;
-        while at != NIL {
-            last = at;
-            at = self.kid(at, side);
-        }
-        last
-    }
-
-    /// The node that follows `at` on `side`.
-    fn beside(&self, mut at: u32, side: usize) -> u32 {
-        let kid = self.kid(at, side);
-        if kid != NIL {
-            return self.outermost(kid, 1 - side);
-        }
-        loop {
-            let from = at;
-            at = self.node(from).up;
-            if at == NIL || self.kid(at, 1 - side) == from {
-                return at;
-            }
-        }
-    }
-
-    /// Puts an entry into a slot that was in neither the tree nor the free list, or was in the latter; the entry comes back
-    /// if there is no room.
-    fn occupy(&mut self, node: Node<K>, value: V) -> Result<u32, (K, V)> {
+    /// Puts an entry into a free slot, or a new one; it comes back if there is no room.
+    fn occupy(&mut self, key: K, value: V) -> Result<u32, (K, V)> {
         let at = self.free;
         if at != NIL {
-            self.free = self.kid(at, LEFT);
-            *self.node_mut(at) = node;
-            self.values[at as usize] = Some(value);
+            self.free = self.homes[at as usize];
+            self.entries[at as usize] = Entry { key, value: Some(value) };
             return Ok(at);
         }
-        let count = self.nodes.len();
+        let count = self.entries.len();
         match u32::try_from(count) {
-            Ok(at) if count < self.capacity() => {
-                #[expect(clippy::disallowed_methods, reason = "below the capacity, so it does not allocate")]
-                self.nodes.push(node);
-                #[expect(clippy::disallowed_methods, reason = "below the capacity, so it does not allocate")]
-                self.values.push(Some(value));
+            Ok(at) if count < self.room => {
+                #[expect(clippy::disallowed_methods, reason = "below what was reserved, so it does not allocate")]
+                self.entries.push(Entry { key, value: Some(value) });
+                #[expect(clippy::disallowed_methods, reason = "below what was reserved, so it does not allocate")]
+                self.homes.push(NIL);
                 Ok(at)
             }
-            _ => Err((node.key, value)),
-        }
-    }
-
-    /// Hangs `kid`, which may be [`NIL`], below `at` on `side`; as the root if `at` is [`NIL`].
-    fn attach(&mut self, at: u32, side: usize, kid: u32) {
-        if at == NIL {
-            self.root = kid;
-        } else {
-            self.node_mut(at).kids[side] = kid;
-        }
-        if kid != NIL {
-            self.node_mut(kid).up = at;
-        }
-    }
-
-    /// Hangs `new`, which may be [`NIL`], where `old` hangs below `up`.
-    fn replace(&mut self, up: u32, old: u32, new: u32) {
-        let left = up != NIL && self.kid(up, LEFT) == old;
-        self.attach(up, if left { LEFT } else { RIGHT }, new);
-    }
-
-    /// Computes the height of `at` from its kids'.
-    fn measure(&mut self, at: u32) {
-        let [left, right] = self.node(at).kids;
-        self.node_mut(at).height = 1 + self.height(left).max(self.height(right));
-    }
-
-    /// Lifts the kid of `at` on `side` into the place of `at`, which becomes its kid on the other side. Returns it.
-    fn rotate(&mut self, at: u32, side: usize) -> u32 {
-        let up = self.node(at).up;
-        let kid = self.kid(at, side);
-        let inner = self.kid(kid, 1 - side);
-        self.replace(up, at, kid);
-        self.attach(at, side, inner);
-        self.attach(kid, 1 - side, at);
-        self.measure(at);
-        self.measure(kid);
-        kid
-    }
-
-    /// Restores heights and balance from `at`, one of whose subtrees grew or shrank by one, up to where nothing changes.
-    fn settle(&mut self, mut at: u32) {
-        while at != NIL {
-            let before = self.height(at);
-            let [left, right] = self.node(at).kids.map(|kid| self.height(kid));
-            let mut top = at;
-            if left.abs_diff(right) < 2 {
-                self.measure(at);
-            } else {
-                let heavy = if left > right { LEFT } else { RIGHT };
-                let kid = self.kid(at, heavy);
-                if self.height(self.kid(kid, 1 - heavy)) > self.height(self.kid(kid, heavy)) {
-                    self.rotate(kid, 1 - heavy);
-                }
-                top = self.rotate(at, heavy);
-            }
-            if self.height(top) == before {
-                return;
-            }
-            at = self.node(top).up;
+            _ => Err((key, value)),
         }
     }
 
     /// Takes slot `at`, which is in the tree, out of it; it keeps its entry.
     fn unhang(&mut self, at: u32) {
-        let Node { up, kids: [left, right], height, .. } = *self.node(at);
-        let mut settle_from = up;
-        if left != NIL && right != NIL {
-            // The next entry has no left kid. It moves to the place of `at`, with its slot.
-            let next = self.outermost(right, LEFT);
-            if next == right {
-                settle_from = next;
-            } else {
-                let next_up = self.node(next).up;
-                let kid = self.kid(next, RIGHT);
-                self.attach(next_up, LEFT, kid);
-                self.attach(next, RIGHT, right);
-                settle_from = next_up;
-            }
-            self.attach(next, LEFT, left);
-            self.replace(up, at, next);
-            self.node_mut(next).height = height;
-        } else {
-            self.replace(up, at, if left == NIL { right } else { left });
+        if let Some((leaf, place)) = self.place_of(at) {
+            self.pull(leaf, place);
+            self.homes[at as usize] = NIL;
+            self.len -= 1;
         }
-        self.len -= 1;
-        self.settle(settle_from);
     }
 
     /// Puts slot `at`, which is not in the tree, into the free list and returns its entry.
     fn empty(&mut self, at: u32) -> Option<(K, V)> {
-        let next = mem::replace(&mut self.free, at);
-        let node = self.node_mut(at);
-        (node.up, node.kids) = (NIL, [next, NIL]);
-        let key = node.key;
-        self.values[at as usize].take().map(|value| (key, value))
+        self.homes[at as usize] = mem::replace(&mut self.free, at);
+        let entry = &mut self.entries[at as usize];
+        let key = entry.key;
+        entry.value.take().map(|value| (key, value))
     }
 
     /// Takes the entry of slot `at` out; nothing if that is [`NIL`].
@@ -317,13 +237,19 @@ impl<K: Copy, V> Tree<K, V> {
         self.empty(at)
     }
 
-    /// Hangs a new leaf below `up` on `side`, where there is nothing; the entry back if there is no room.
-    fn grow(&mut self, up: u32, side: usize, key: K, value: V) -> Result<u32, (K, V)> {
-        let leaf = self.occupy(Node::leaf(key, up), value)?;
-        self.attach(up, side, leaf);
+    /// Adds an entry at `place` of `leaf`, where its key belongs; the entry back if there is no room.
+    fn grow(&mut self, leaf: u32, place: usize, key: K, value: V) -> Result<u32, (K, V)> {
+        let slot = self.occupy(key, value)?;
+        self.put(leaf, place, key, slot);
         self.len += 1;
-        self.settle(up);
-        Ok(leaf)
+        Ok(slot)
+    }
+
+    /// The leaf of slot `at`, and where in it; none if it is not in the tree.
+    fn place_of(&self, at: u32) -> Option<(u32, usize)> {
+        let leaf = *self.homes.get(at as usize)?;
+        let place = self.nodes.get(leaf as usize)?.place_of(at)?;
+        Some((leaf, place))
     }
 }
 
@@ -331,83 +257,72 @@ impl<K: Ord + Copy, V> Tree<K, V> {
     /// Adds an entry. Under a key that is there, only the value is replaced and comes back, even in a full tree; both
     /// come back, and nothing changes, if there is no room.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Result<Option<V>, (K, V)> {
-        let (at, up, side) = self.descend(&key);
-        if at != NIL {
-            return Ok(self.value_mut(at).map(|old| mem::replace(old, value)));
+        let (leaf, above) = self.descend(&key);
+        if let Some(slot) = self.same(leaf, above, &key) {
+            return Ok(self.value_mut(slot).map(|old| mem::replace(old, value)));
         }
-        self.grow(up, side, key, value).map(|_| None)
+        self.grow(leaf, above, key, value).map(|_| None)
     }
 
     /// Takes the entry of `key` out.
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        self.take(self.find(key)).map(|(_, value)| value)
+        let slot = self.find(key)?;
+        self.take(slot).map(|(_, value)| value)
     }
 
     /// The value of `key`.
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        self.entry(self.find(key)).map(|(_, value)| value)
+        self.entry(self.find(key)?).map(|(_, value)| value)
     }
 
     /// The value of `key`, to be changed.
     pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.value_mut(self.find(key))
+        let slot = self.find(key)?;
+        self.value_mut(slot)
     }
 
     /// Whether there is an entry of `key`.
     pub(crate) fn contains(&self, key: &K) -> bool {
-        self.find(key) != NIL
+        self.find(key).is_some()
     }
 
     /// The entries from the first whose key is not below `key`, ascending.
     pub(crate) fn range_from(&self, key: &K) -> Iter<'_, K, V> {
-        Iter { tree: self, at: self.nearest(key, RIGHT, true) }
+        let (leaf, above) = self.descend(key);
+        self.iter_at(leaf, above - usize::from(self.same(leaf, above, key).is_some()))
     }
 
     /// The first entry whose key is above `key`.
     pub(crate) fn next_after(&self, key: &K) -> Option<(&K, &V)> {
-        self.entry(self.nearest(key, RIGHT, false))
+        let (leaf, above) = self.descend(key);
+        self.iter_at(leaf, above).next()
     }
 
     /// The last entry whose key is below `key`.
     pub(crate) fn last_before(&self, key: &K) -> Option<(&K, &V)> {
-        self.entry(self.nearest(key, LEFT, false))
+        let (leaf, above) = self.descend(key);
+        let below = above - usize::from(self.same(leaf, above, key).is_some());
+        self.entry(self.below(leaf, below))
     }
 
-    /// The slot of `key`, or [`NIL`]; then the node below which that is or would be, and on which side.
-    fn descend(&self, key: &K) -> (u32, u32, usize) {
-        let (mut at, mut up, mut side) = (self.root, NIL, LEFT);
-        while let Some(node) = self.nodes.get(at as usize) {
-            let way = match key.cmp(&node.key) {
-                Ordering::Less => LEFT,
-                Ordering::Greater => RIGHT,
-                Ordering::Equal => break,
-            };
-            (at, up, side) = (node.kids[way], at, way);
-        }
-        (at, up, side)
+    /// The leaf whose entries are around `key`, [`NIL`] if there is none, and how many of them are not above it: zero only if
+    /// `key` is below all that there are.
+    fn descend(&self, key: &K) -> (u32, usize) {
+        let leaf = self.leaf_where(|node| node.through(key).saturating_sub(1));
+        (leaf, self.nodes.get(leaf as usize).map_or(0, |node| node.through(key)))
     }
 
-    /// The slot of `key`, or [`NIL`].
-    fn find(&self, key: &K) -> u32 {
-        self.descend(key).0
+    /// The slot of `key`, of whose leaf `above` entries are not above it.
+    fn same(&self, leaf: u32, above: usize, key: &K) -> Option<u32> {
+        let node = self.nodes.get(leaf as usize)?;
+        let at = above.checked_sub(1)?;
+        (node.keys()[at] == *key).then(|| node.ids()[at])
     }
 
-    /// The slot whose key is closest to `key` on `side` of it, or [`NIL`]. With `itself`, `key` is on every side.
-    fn nearest(&self, key: &K, side: usize, itself: bool) -> u32 {
-        let (mut best, mut at) = (NIL, self.root);
-        while let Some(node) = self.nodes.get(at as usize) {
-            let way = match key.cmp(&node.key) {
-                Ordering::Less => LEFT,
-                Ordering::Greater => RIGHT,
-                Ordering::Equal if itself => return at,
-                Ordering::Equal => side,
-            };
-            if way != side {
-                best = at;
-            }
-            at = node.kids[way];
-        }
-        best
+    /// The slot of `key`.
+    fn find(&self, key: &K) -> Option<u32> {
+        let (leaf, above) = self.descend(key);
+        self.same(leaf, above, key)
     }
 }
 
@@ -426,16 +341,28 @@ impl<K: Copy, V> Default for Tree<K, V> {
 /// Entries in ascending order; see [`Tree::iter`] and [`Tree::range_from`].
 pub(crate) struct Iter<'a, K, V> {
     tree: &'a Tree<K, V>,
-    at: u32,
+    /// What is left of a leaf, and the next one.
+    slots: &'a [u32],
+    next: u32,
+}
+
+impl<K, V> Clone for Iter<'_, K, V> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
+    }
 }
 
 impl<'a, K: Copy, V> Iterator for Iter<'a, K, V> {
     type Item = (&'a K, &'a V);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.tree.entry(self.at)?;
-        self.at = self.tree.beside(self.at, RIGHT);
-        Some(entry)
+        if self.slots.is_empty() {
+            let node = self.tree.nodes.get(self.next as usize)?;
+            (self.slots, self.next) = (node.ids(), node.next);
+        }
+        let (slot, rest) = self.slots.split_first()?;
+        self.slots = rest;
+        self.tree.entry(*slot)
     }
 }
 

@@ -3,9 +3,9 @@
 //! A [`Slot`] stays good until its entry is taken out; asking with one that is not good is answered from whatever is there
 //! then, so whoever keeps slots (address spaces do) says why they are good.
 
-use super::{LEFT, NIL, Node, RIGHT, Tree};
+use super::nodes::{LEAST, WIDTH};
+use super::{Iter, NIL, Tree};
 use crate::mem::AllocError;
-use core::cmp::Ordering;
 use core::fmt;
 
 /// The place of an entry, or none.
@@ -19,6 +19,10 @@ impl Slot {
     /// Its number, below the tree's capacity; the highest of 32 bits for [`Slot::NONE`].
     pub(crate) const fn index(self) -> usize {
         self.0 as usize
+    }
+
+    pub(super) const fn number(self) -> u32 {
+        self.0
     }
 }
 
@@ -39,26 +43,54 @@ impl<K: Copy, V> Tree<K, V> {
         self.entry(slot.0)
     }
 
-    /// What is at `slot`, to be changed. Who changes a key keeps the order, at the latest before the next method that
-    /// compares.
-    pub(crate) fn at_mut(&mut self, slot: Slot) -> Option<(&mut K, &mut V)> {
-        let value = self.values.get_mut(slot.0 as usize)?.as_mut()?;
-        Some((&mut self.nodes[slot.0 as usize].key, value))
+    /// The value at `slot`, to be changed.
+    pub(crate) fn at_mut(&mut self, slot: Slot) -> Option<&mut V> {
+        self.value_mut(slot.0)
+    }
+
+    /// Changes the key at `slot`, which is in the tree, where the order stays as it is.
+    pub(crate) fn rekey(&mut self, slot: Slot, key: K) {
+        let Some((leaf, place)) = self.place_of(slot.0) else { return };
+        self.entries[slot.index()].key = key;
+        self.node_mut(leaf).set_key(place, key);
+        if place == 0 {
+            self.note_first(leaf);
+        }
     }
 
     /// The place of the lowest key.
     pub(crate) fn first_slot(&self) -> Slot {
-        Slot(self.outermost(self.root, LEFT))
+        Slot(self.nodes.get(self.leaf_where(|_| 0) as usize).map_or(NIL, |leaf| leaf.ids()[0]))
     }
 
     /// The place after `slot`, which is in the tree; the first one after [`Slot::NONE`].
     pub(crate) fn after(&self, slot: Slot) -> Slot {
-        if slot == Slot::NONE { self.first_slot() } else { Slot(self.beside(slot.0, RIGHT)) }
+        let Some((leaf, place)) = self.place_of(slot.0) else { return self.first_slot() };
+        let node = &self.nodes[leaf as usize];
+        match node.ids().get(place + 1) {
+            Some(next) => Slot(*next),
+            None => Slot(self.nodes.get(node.next as usize).map_or(NIL, |next| next.ids()[0])),
+        }
     }
 
     /// The place before `slot`, which is in the tree.
     pub(crate) fn before(&self, slot: Slot) -> Slot {
-        if slot == Slot::NONE { slot } else { Slot(self.beside(slot.0, LEFT)) }
+        self.place_of(slot.0).map_or(slot, |(leaf, place)| Slot(self.below(leaf, place)))
+    }
+
+    /// The slot right below `place` of `leaf`, or [`NIL`].
+    pub(super) fn below(&self, leaf: u32, place: usize) -> u32 {
+        let Some(node) = self.nodes.get(leaf as usize) else { return NIL };
+        match place.checked_sub(1) {
+            Some(place) => node.ids()[place],
+            None => self.nodes.get(node.prev as usize).map_or(NIL, super::Node::last),
+        }
+    }
+
+    /// The entries from `slot`, which is in the tree, on; none for [`Slot::NONE`].
+    pub(crate) fn iter_from(&self, slot: Slot) -> Iter<'_, K, V> {
+        let (leaf, place) = self.place_of(slot.0).unwrap_or((NIL, 0));
+        self.iter_at(leaf, place)
     }
 
     /// Takes `slot` out of the tree. The entry stays where it is until [`Tree::release`].
@@ -86,14 +118,11 @@ impl<K: Copy, V> Tree<K, V> {
     /// Adds an entry right after `slot`, before all others if that is [`Slot::NONE`], where its key belongs. The entry comes
     /// back if there is no room.
     pub(crate) fn insert_after(&mut self, slot: Slot, key: K, value: V) -> Result<Slot, (K, V)> {
-        let (up, side) = match slot.0 {
-            NIL => (self.outermost(self.root, LEFT), LEFT),
-            at => match self.kid(at, RIGHT) {
-                NIL => (at, RIGHT),
-                right => (self.outermost(right, LEFT), LEFT),
-            },
+        let (leaf, place) = match self.place_of(slot.0) {
+            Some((leaf, place)) => (leaf, place + 1),
+            None => (self.leaf_where(|_| 0), 0),
         };
-        self.grow(up, side, key, value).map(Slot)
+        self.grow(leaf, place, key, value).map(Slot)
     }
 
     /// A tree of `count` entries, which `entries` yields in ascending order; fewer if it yields fewer. As low as can be, with
@@ -103,26 +132,49 @@ impl<K: Copy, V> Tree<K, V> {
         tree.try_reserve(count)?;
         for (key, value) in entries.take(count) {
             // There is room for all.
-            let _ = tree.occupy(Node::leaf(key, NIL), value);
+            let _ = tree.occupy(key, value);
         }
-        tree.len = tree.nodes.len();
-        tree.root = tree.hang_all(0, tree.len, NIL);
+        tree.len = tree.entries.len();
+        tree.hang_all();
         Ok(tree)
     }
 
-    /// Hangs the slots from `from` to before `to`, whose entries ascend, below `up`, and returns the topmost. Recurses as
-    /// deep as the tree is high: 32.
-    fn hang_all(&mut self, from: usize, to: usize, up: u32) -> u32 {
-        let Some(more) = (to - from).checked_sub(1) else { return NIL };
-        let middle = from + more.div_ceil(2);
-        // No more than MOST slots.
-        let at = u32::try_from(middle).unwrap_or(NIL);
-        let left = self.hang_all(from, middle, at);
-        let right = self.hang_all(middle + 1, to, at);
-        let node = self.node_mut(at);
-        node.up = up;
-        node.kids = [left, right];
-        self.measure(at);
+    /// Hangs all slots, whose entries ascend: leaves over them, then each level over the one below.
+    fn hang_all(&mut self) {
+        let (mut first, mut count) = (0, self.len);
+        if count == 0 {
+            return;
+        }
+        let mut level = 0;
+        loop {
+            let parts = count.div_ceil(WIDTH);
+            debug_assert!(parts == 1 || count / parts >= LEAST);
+            let (begin, mut left) = (self.nodes.len(), NIL);
+            for part in 0..parts {
+                let (from, to) = (count * part / parts, count * (part + 1) / parts);
+                left = self.hang(first + from..first + to, left, level);
+            }
+            self.root = left;
+            if parts == 1 {
+                return;
+            }
+            (first, count) = (begin, parts);
+            level += 1;
+            self.levels = level;
+        }
+    }
+
+    /// Makes a node at the right of `left` over these slots, or nodes of the level below.
+    fn hang(&mut self, kids: core::ops::Range<usize>, left: u32, level: u32) -> u32 {
+        let key = |tree: &Self, id: usize| if level == 0 { tree.entries[id].key } else { tree.nodes[id].keys()[0] };
+        let at = self.new_node(key(self, kids.start));
+        self.link(left, at);
+        for (place, id) in kids.enumerate() {
+            let key = key(self, id);
+            // Of a slot, or a node.
+            let id = u32::try_from(id).unwrap_or(NIL);
+            self.hang_up(at, place, key, id, level);
+        }
         at
     }
 }
@@ -130,15 +182,7 @@ impl<K: Copy, V> Tree<K, V> {
 impl<K: Ord + Copy, V> Tree<K, V> {
     /// The place of the highest key that is not above `key`.
     pub(crate) fn floor(&self, key: &K) -> Slot {
-        let (mut best, mut at) = (NIL, self.root);
-        while let Some(node) = self.nodes.get(at as usize) {
-            // Branches, not conditional moves: a guess that is right half of the time fetches what is next from memory early.
-            match key.cmp(&node.key) {
-                Ordering::Less => at = node.kids[LEFT],
-                Ordering::Greater => (best, at) = (at, node.kids[RIGHT]),
-                Ordering::Equal => return Slot(at),
-            }
-        }
-        Slot(best)
+        let (leaf, above) = self.descend(key);
+        Slot(self.below(leaf, above))
     }
 }

@@ -1,89 +1,196 @@
 //! The tree against the standard map, its shape, its slots and its memory.
 
-use super::{LEFT, MOST, NIL, RIGHT, Slot, Tree};
+use super::nodes::{LEAST, WIDTH};
+use super::{MOST, NIL, Slot, Tree, nodes_for};
 use alloc::collections::BTreeMap as Model;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::ops::Bound::{Excluded, Unbounded};
-use proptest::prelude::{ProptestConfig, Strategy, any};
+use proptest::prelude::{ProptestConfig, Strategy};
 use proptest::test_runner::TestCaseResult;
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
-type Real = Tree<u8, u16>;
+type Real = Tree<u16, u16>;
 
-/// Checks every invariant of the header below `at` and returns the height.
-fn height<K: Ord + Copy, V>(tree: &Tree<K, V>, at: u32, up: u32, seen: &mut usize) -> u8 {
-    if at == NIL {
-        return 0;
+/// Checks the nodes from `at` down and counts them. `before` has the last node and the last key seen of each level.
+fn check_below<K: Ord + Copy, V>(tree: &Tree<K, V>, at: u32, level: u32, before: &mut Vec<(u32, Option<K>)>) -> usize {
+    let node = &tree.nodes[at as usize];
+    assert!(node.len() <= WIDTH);
+    let least = if at != tree.root {
+        LEAST
+    } else if level > 0 {
+        2
+    } else {
+        1
+    };
+    assert!(node.len() >= least, "{} at level {level}", node.len());
+    let (neighbour, last) = &mut before[level as usize];
+    assert_eq!(node.prev, *neighbour);
+    assert!(*neighbour == NIL || tree.nodes[*neighbour as usize].next == at);
+    *neighbour = at;
+    assert!(node.keys().iter().is_sorted_by(|a, b| a < b));
+    assert!(last.is_none_or(|last| last < node.keys()[0]), "a node starts where the one before has not ended");
+    *last = node.keys().last().copied();
+    let mut nodes = 1;
+    for (key, id) in node.keys().iter().zip(node.ids()) {
+        if level == 0 {
+            let entry = &tree.entries[*id as usize];
+            assert!(entry.value.is_some(), "a free slot is in the tree");
+            assert!(entry.key == *key);
+            assert_eq!(tree.homes[*id as usize], at);
+        } else {
+            assert!(tree.nodes[*id as usize].keys()[0] == *key, "a kid's key is that of its first entry");
+            assert_eq!(tree.nodes[*id as usize].up, at);
+            nodes += check_below(tree, *id, level - 1, before);
+        }
     }
-    *seen += 1;
-    let node = tree.node(at);
-    assert!(tree.values[at as usize].is_some(), "a free slot is in the tree");
-    assert_eq!(node.up, up);
-    let [left, right] = node.kids.map(|kid| height(tree, kid, at, seen));
-    assert!(left.abs_diff(right) < 2, "out of balance: {left} and {right}");
-    assert_eq!(node.height, 1 + left.max(right));
-    node.height
+    nodes
 }
 
+/// Checks every invariant of the header.
 fn check<K: Ord + Copy, V>(tree: &Tree<K, V>) {
-    let mut seen = 0;
-    height(tree, tree.root, NIL, &mut seen);
-    assert_eq!(seen, tree.len());
-    assert!(tree.iter().is_sorted_by(|(a, _), (b, _)| a < b));
-    assert_eq!(tree.iter().count(), seen);
+    let mut before: Vec<_> = (0..=tree.levels).map(|_| (NIL, None)).collect();
+    let mut nodes = 0;
+    if tree.root != NIL {
+        assert_eq!(tree.nodes[tree.root as usize].up, NIL);
+        nodes = check_below(tree, tree.root, tree.levels, &mut before);
+        assert!(before.iter().all(|(last, _)| tree.nodes[*last as usize].next == NIL));
+    }
+    assert!(nodes <= nodes_for(tree.len), "{nodes} nodes for {} entries", tree.len);
+    let mut free = tree.free_node;
+    while free != NIL {
+        nodes += 1;
+        free = tree.nodes[free as usize].next;
+    }
+    assert_eq!(nodes, tree.nodes.len());
+    assert!(tree.nodes.len() <= nodes_for(tree.room) && nodes_for(tree.room) <= tree.nodes.capacity().max(1));
+
+    let mut slots = tree.iter().count();
+    assert_eq!(slots, tree.len());
     let mut free = tree.free;
     while free != NIL {
-        seen += 1;
-        assert!(tree.values[free as usize].is_none(), "an entry is in the free list");
-        free = tree.kid(free, LEFT);
+        slots += 1;
+        assert!(tree.entries[free as usize].value.is_none(), "an entry is in the free list");
+        free = tree.homes[free as usize];
     }
-    assert_eq!(seen + tree.out, tree.nodes.len());
-    assert!(tree.nodes.len() <= tree.capacity());
+    assert_eq!(slots + tree.out, tree.entries.len());
+    assert_eq!(tree.homes.len(), tree.entries.len());
+    assert!(tree.entries.len() <= tree.room);
+    assert!(tree.room <= tree.entries.capacity().min(tree.homes.capacity()));
+}
+
+/// Where the vectors are: what changes if one of them allocates.
+fn memory<K: Copy, V>(tree: &Tree<K, V>) -> (usize, usize, usize, usize) {
+    (tree.capacity(), tree.entries.as_ptr().addr(), tree.homes.as_ptr().addr(), tree.nodes.as_ptr().addr())
 }
 
 #[derive(Debug, Clone)]
 enum Op {
     Reserve(usize),
-    Insert(u8, u16),
-    Remove(u8),
-    Change(u8, u16),
+    Insert(u16, u16),
+    Remove(u16),
+    Change(u16, u16),
     PopFirst,
+    /// So many from a key on, at this distance; as far as there is room.
+    InsertMany(u16, u16, u16),
+    RemoveMany(u16, u16),
+    /// By slot: take out and keep, as long as the next one takes.
+    Detach(u16),
+    /// By slot: halfway to the entry below.
+    Lower(u16),
+    /// By slot: right above the entry at or below a key.
+    InsertAfter(u16),
 }
 
+/// Keys that make up to three levels.
+const KEYS: u16 = 3_000;
+
 fn op() -> impl Strategy<Value = Op> {
-    (0..21_u8, 0..20_usize, any::<u8>(), any::<u16>()).prop_map(|(kind, more, key, value)| match kind {
-        0 => Op::Reserve(more),
-        1 => Op::PopFirst,
-        2 => Op::Change(key, value),
-        3..9 => Op::Remove(key),
+    (0..33_u8, 0..KEYS, 0..1_000_u16, 1..4_u16).prop_map(|(kind, key, value, step)| match kind {
+        0 => Op::Reserve(usize::from(value)),
+        1..3 => Op::PopFirst,
+        3 => Op::Change(key, value),
+        4..9 => Op::InsertMany(key, value, step),
+        9..12 => Op::RemoveMany(key, value),
+        12..15 => Op::Detach(key),
+        15..18 => Op::Lower(key),
+        18..21 => Op::InsertAfter(key),
+        21..26 => Op::Remove(key),
         _ => Op::Insert(key, value),
     })
 }
 
-fn step(tree: &mut Real, model: &mut Model<u8, u16>, op: &Op) -> TestCaseResult {
-    let (room, memory) = (tree.capacity(), tree.nodes.as_ptr());
+fn insert(tree: &mut Real, model: &mut Model<u16, u16>, key: u16, value: u16) -> TestCaseResult {
+    if tree.room() == 0 && !model.contains_key(&key) {
+        prop_assert_eq!(tree.insert(key, value), Err((key, value)));
+    } else {
+        prop_assert_eq!(tree.insert(key, value), Ok(model.insert(key, value)));
+    }
+    Ok(())
+}
+
+fn step(tree: &mut Real, model: &mut Model<u16, u16>, op: &Op) -> TestCaseResult {
+    let before = memory(tree);
+    let below = |model: &Model<u16, u16>, key| model.range(..=key).next_back().map(|(key, value)| (*key, *value));
     match *op {
         Op::Reserve(more) => {
             prop_assert!(tree.try_reserve(more).is_ok());
-            prop_assert!(tree.capacity() >= tree.len() + more);
+            prop_assert!(tree.room() >= more);
             return Ok(());
         }
-        Op::Insert(key, value) if model.len() == room && !model.contains_key(&key) => {
-            prop_assert_eq!(tree.insert(key, value), Err((key, value)));
+        Op::Insert(key, value) => insert(tree, model, key, value)?,
+        Op::InsertMany(from, count, step) => {
+            for key in (from..).step_by(usize::from(step)).take(usize::from(count)) {
+                insert(tree, model, key, count)?;
+            }
         }
-        Op::Insert(key, value) => prop_assert_eq!(tree.insert(key, value), Ok(model.insert(key, value))),
         Op::Remove(key) => prop_assert_eq!(tree.remove(&key), model.remove(&key)),
+        Op::RemoveMany(from, count) => {
+            for key in from..from + count {
+                prop_assert_eq!(tree.remove(&key), model.remove(&key));
+            }
+        }
         Op::Change(key, value) => {
             prop_assert_eq!(tree.get_mut(&key).map(|v| *v = value), model.get_mut(&key).map(|v| *v = value));
         }
         Op::PopFirst => prop_assert_eq!(tree.pop_first(), model.pop_first()),
+        Op::Detach(key) => {
+            let slot = tree.floor(&key);
+            let expected = below(model, key);
+            prop_assert_eq!(tree.at(slot).map(|(key, value)| (*key, *value)), expected);
+            let room = tree.room();
+            tree.detach(slot);
+            prop_assert_eq!(tree.room(), room, "it keeps its slot");
+            check(tree);
+            prop_assert_eq!(tree.release(slot), expected);
+            expected.map(|(key, _)| model.remove(&key));
+        }
+        Op::Lower(key) => {
+            let slot = tree.floor(&key);
+            if let Some((key, value)) = below(model, key) {
+                let least = key.checked_sub(1).and_then(|key| below(model, key)).map_or(0, |(key, _)| key + 1);
+                let to = least + (key - least) / 2;
+                tree.rekey(slot, to);
+                model.remove(&key);
+                model.insert(to, value);
+                prop_assert_eq!(tree.at(slot), Some((&to, &value)));
+            }
+        }
+        Op::InsertAfter(key) if !model.contains_key(&key) => {
+            let inserted = tree.insert_after(tree.floor(&key), key, 0);
+            prop_assert_eq!(inserted.is_ok(), model.len() < before.0);
+            if let Ok(slot) = inserted {
+                model.insert(key, 0);
+                prop_assert_eq!(tree.at(slot), Some((&key, &0)));
+            }
+        }
+        Op::InsertAfter(_) => {}
     }
-    prop_assert_eq!((tree.capacity(), tree.nodes.as_ptr()), (room, memory));
+    prop_assert_eq!(memory(tree), before);
     Ok(())
 }
 
-fn compare(tree: &Real, model: &Model<u8, u16>, key: u8) -> TestCaseResult {
+fn compare(tree: &Real, model: &Model<u16, u16>, key: u16) -> TestCaseResult {
     check(tree);
     prop_assert_eq!((tree.len(), tree.is_empty()), (model.len(), model.is_empty()));
     prop_assert!(tree.iter().eq(model));
@@ -94,11 +201,18 @@ fn compare(tree: &Real, model: &Model<u8, u16>, key: u8) -> TestCaseResult {
     prop_assert!(tree.range_from(&key).eq(model.range(key..)));
     prop_assert_eq!(tree.last_before(&key), model.range(..key).next_back());
     prop_assert_eq!(tree.next_after(&key), model.range((Excluded(key), Unbounded)).next());
+    let slot = tree.floor(&key);
+    prop_assert_eq!(tree.at(slot), model.range(..=key).next_back());
+    prop_assert_eq!(tree.at(tree.after(slot)), model.range((Excluded(key), Unbounded)).next());
+    if let Some((at, _)) = tree.at(slot) {
+        prop_assert_eq!(tree.at(tree.before(slot)), model.range(..at).next_back());
+        prop_assert!(tree.iter_from(slot).eq(model.range(at..)));
+    }
     Ok(())
 }
 
 fn few() -> ProptestConfig {
-    let cases = if cfg!(miri) { 4 } else { 256 };
+    let cases = if cfg!(miri) { 2 } else { 128 };
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -106,7 +220,7 @@ proptest! {
     #![proptest_config(few())]
 
     #[test]
-    fn a_tree_is_a_map(ops in proptest::collection::vec((op(), any::<u8>()), 0..300)) {
+    fn a_tree_is_a_map(ops in proptest::collection::vec((op(), 0..KEYS), 0..if cfg!(miri) { 20 } else { 120 })) {
         let (mut tree, mut model) = (Tree::new(), Model::new());
         for (op, key) in &ops {
             step(&mut tree, &mut model, op)?;
@@ -132,8 +246,8 @@ fn whatever_the_order_the_tree_stays_low() {
             assert_eq!(tree.insert(order(i, most), i), Ok(None));
         }
         check(&tree);
-        let limit = 1.4405 * f64::from(most + 2).log2();
-        assert!(f64::from(tree.height(tree.root)) < limit);
+        // Not above half full nodes, two kids at the root.
+        assert!(2 * LEAST.pow(tree.levels) <= most as usize);
         for i in (0..most).step_by(3) {
             assert_eq!(tree.remove(&order(i, most)), Some(i));
         }
@@ -153,15 +267,14 @@ fn reserved_room_is_used_without_allocating() {
     for round in 0..50_u32 {
         // Free slots count as room: seven are enough for ever.
         tree.try_reserve(7).unwrap();
-        let before = (tree.nodes.as_ptr(), tree.nodes.capacity());
+        let before = memory(&tree);
         for key in 0..7 {
             assert_eq!(tree.insert((key * round) % 7 + 7 * key, ()), Ok(None));
         }
-        assert_eq!((tree.nodes.as_ptr(), tree.nodes.capacity()), before);
-        assert_eq!(tree.capacity(), 7);
+        assert_eq!((memory(&tree), tree.capacity()), (before, 7));
         while tree.pop_first().is_some() {}
     }
-    assert_eq!(tree.nodes.len(), 7);
+    assert_eq!((tree.entries.len(), tree.nodes.len()), (7, 1));
 }
 
 #[test]
@@ -194,7 +307,7 @@ fn more_than_there_can_be_is_refused() {
     tree.insert(1, 1).unwrap();
     assert!(tree.try_reserve(usize::MAX).is_err());
     assert_eq!((tree.len(), tree.capacity()), (1, 1));
-    assert_eq!(tree.kid(tree.root, RIGHT), NIL);
+    check(&tree);
 }
 
 #[test]
@@ -279,11 +392,11 @@ fn insertion_after_a_slot_needs_no_comparison() {
 
 #[test]
 fn a_tree_built_from_sorted_entries_is_as_low_as_can_be() {
-    for count in (0..70).chain([1_000]) {
+    for count in (0..70).chain([1_000, WIDTH * WIDTH, WIDTH * WIDTH + 1, 5_000]) {
         let tree = Tree::from_sorted(count, (0..count).map(|key| (key, ()))).unwrap();
         check(&tree);
         assert_eq!(tree.len(), count);
-        assert_eq!(u32::from(tree.height(tree.root)), usize::BITS - count.leading_zeros());
+        assert!(count <= WIDTH.pow(tree.levels + 1) && (tree.levels == 0 || count > WIDTH.pow(tree.levels)));
     }
     let mut few = Tree::from_sorted(9, (0..3).map(|key| (key, ()))).unwrap();
     assert_eq!((few.len(), few.capacity()), (3, 9));
