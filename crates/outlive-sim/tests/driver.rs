@@ -124,7 +124,7 @@ fn a_dependant_reads_what_the_other_wrote() {
     let host = host(2);
     let (writer, reader) = (client(&host), client(&host));
     for fault in [None, Some(FaultKind::Error), Some(FaultKind::Hang)] {
-        let first = writer.submit(JobSpec { fault, ..JobSpec::new(5 * MS, Work::Copy) }).unwrap();
+        let first = writer.submit(JobSpec { fault, shared: true, ..JobSpec::new(5 * MS, Work::Copy) }).unwrap();
         let after = vec![Dependency::on(first.fences.finished()).on_error(OnError::Run)];
         let second = reader.submit(JobSpec { after, reads: vec![first.output.clone()], ..JobSpec::spin(MS) }).unwrap();
         drop(first);

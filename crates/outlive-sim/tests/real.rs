@@ -83,7 +83,9 @@ fn clients_on_their_own_threads_depend_on_each_other() {
         threads.spawn(move || {
             let writer = client(host);
             for _ in 0..50 {
-                to_reader.send(writer.submit(JobSpec::new(MS / 2, Work::Copy)).unwrap()).unwrap();
+                to_reader
+                    .send(writer.submit(JobSpec { shared: true, ..JobSpec::new(MS / 2, Work::Copy) }).unwrap())
+                    .unwrap();
             }
         });
         threads.spawn(move || {

@@ -215,7 +215,7 @@ fn skip_dependency() {
         "at once on",
         |host| {
             let (writer, reader) = (client(host), client(host));
-            let first = writer.submit(JobSpec::new(5 * MS, Work::Fill)).unwrap();
+            let first = writer.submit(JobSpec { shared: true, ..JobSpec::new(5 * MS, Work::Fill) }).unwrap();
             let after = vec![Dependency::on(first.fences.finished())];
             let reads = vec![first.output.clone()];
             drop(reader.submit(JobSpec { after, reads, ..JobSpec::spin(MS) }).unwrap());
@@ -231,8 +231,8 @@ fn lose_error() {
     finds(Sabotage::LoseError, conflicts, "at once on", |host| {
         let (writer, reader) = (client(host), client(host));
         // Its verdict comes at 20 ms, and it writes on until it is reset.
-        let first =
-            writer.submit(JobSpec { fault: Some(FaultKind::Hang), ..JobSpec::new(5 * MS, Work::Fill) }).unwrap();
+        let hung = JobSpec { fault: Some(FaultKind::Hang), shared: true, ..JobSpec::new(5 * MS, Work::Fill) };
+        let first = writer.submit(hung).unwrap();
         let after = vec![Dependency::on(first.fences.finished()).on_error(outlive::OnError::Fail)];
         let reads = vec![first.output.clone()];
         drop(reader.submit(JobSpec { after, reads, ..JobSpec::spin(15 * MS) }).unwrap());

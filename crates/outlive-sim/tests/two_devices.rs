@@ -115,10 +115,13 @@ fn frames_are_shared_and_outlive_their_writers_device(clock: HostClock) {
     assert!((1..HEIGHT as usize).contains(&drawn), "{drawn} rows of the last frame were drawn");
     assert!(what_is_there[half..] == frame(9)[half..], "below it the frame before is still there");
     // Nothing of the device is left in the library; the display scans on.
-    let alive = || story.host.executor().live_objects() == 4;
+    let alive = || {
+        let vm = story.display.vm().status();
+        story.host.executor().live_objects() == 6 + vm.bos + vm.to_clear
+    };
     assert!(
         story.host.run_while_waiting(story.host.now().after(LONG), alive),
-        "the display's device and queue, no more"
+        "the display's device, queue and address space with its buffers, no more"
     );
     for _ in 0..5 {
         let scan = story.scan(None);

@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use outlive::{Dependency, Executor, Fence, FenceContext, FenceError, Names, OnError, Refusal};
-use outlive_sim::driver::{JobSpec, SLOT_BYTES, SubmitError};
-use outlive_sim::gpu::{MemoryError, PAGE_BYTES};
+use outlive_sim::driver::{BufferError, JobSpec, SLOT_BYTES, SubmitError};
+use outlive_sim::gpu::PAGE_BYTES;
 
 use super::Engine;
 use super::cycles::{Cycle, Made};
@@ -38,6 +38,7 @@ impl Engine<'_> {
         let mut spec = JobSpec::new(Duration::from_nanos(plan.duration_ns), work(client.work, plan.number));
         spec.credits = plan.credits;
         spec.fault = plan.fault.map(fault);
+        spec.shared = !self.instances[instance].followers.is_empty();
         let waits = self.add_dependencies(instance, plan, &mut spec);
         if self.requests.is_some() && self.share(instance, plan, &mut spec).is_err() {
             return Submission::NoMemory;
@@ -78,7 +79,7 @@ impl Engine<'_> {
     }
 
     /// Lets a job of a request work where all of its client do, and stand among the commands of its request.
-    fn share(&mut self, instance: usize, plan: &JobPlan, spec: &mut JobSpec) -> Result<(), MemoryError> {
+    fn share(&mut self, instance: usize, plan: &JobPlan, spec: &mut JobSpec) -> Result<(), BufferError> {
         let Some(Life { client: Some(handle), shared, .. }) = &mut self.instances[instance].life else { return Ok(()) };
         if shared.data.is_none() {
             shared.data = Some(handle.buffer(SHARED_BYTES)?);

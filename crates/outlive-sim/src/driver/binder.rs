@@ -8,8 +8,8 @@
 use outlive::vm::{Binding, Done, Flushed};
 use outlive::{Completion, Driver, FenceError, JobCx, ResetToken};
 
+use super::bo::SimBo;
 use super::hardware::SimDriver;
-use super::vm::SimBo;
 
 /// See the module.
 #[derive(Debug)]

@@ -58,8 +58,7 @@ fn a_client_without_jobs_has_at_most_128_kib() {
     let bytes = host.bytes_in_use();
     assert_eq!(jobs.len(), 60);
     assert!((100 * KIB..=128 * KIB).contains(&bytes), "{bytes}");
-    let kept: u64 =
-        host.shared.lock().unit.spaces.0.iter().flatten().flat_map(|space| &space.kept).map(super::Piece::bytes).sum();
+    let kept: u64 = host.shared.lock().unit.spaces.kept().into_iter().flatten().map(super::Buffer::bytes).sum();
     assert!(kept > 0);
 }
 
@@ -74,7 +73,7 @@ fn what_is_kept_is_given_back_when_memory_is_short() {
     while let Ok(job) = busy.submit(JobSpec::spin(MS)) {
         jobs.push(job);
     }
-    let kept = host.shared.lock().unit.spaces.0.iter().flatten().map(|space| space.kept.len()).collect::<Vec<_>>();
+    let kept = host.shared.lock().unit.spaces.kept().iter().map(|kept| kept.len()).collect::<Vec<_>>();
     assert!(kept[0] == 0 && kept[1] <= 1, "{kept:?}: at most what the last one that failed had got");
     assert!(512 * KIB - host.bytes_in_use() < 4 * PAGE_BYTES as u64, "{} of 512 KiB", host.bytes_in_use());
     drop((jobs, idle, busy));
@@ -88,7 +87,7 @@ fn what_is_kept_is_given_back_when_memory_is_short() {
 fn what_others_read_or_hold_is_not_kept() {
     let host = host(16 << 20);
     let (writer, reader) = (client(&host), client(&host));
-    let written = writer.submit(JobSpec::new(MS, Work::Fill)).unwrap();
+    let written = writer.submit(JobSpec { shared: true, ..JobSpec::new(MS, Work::Fill) }).unwrap();
     let page = written.output.pages()[0];
     let after = vec![outlive::Dependency::on(written.fences.finished())];
     let read = reader.submit(JobSpec { after, reads: vec![written.output.clone()], ..JobSpec::spin(50 * MS) }).unwrap();

@@ -4,13 +4,17 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
 use outlive::pool::{Holder, PoolError};
+use outlive::vm::{Geometry, Vm, VmConfig, VmError};
 use outlive::{Device, Drained, Job, JobFences, JobQueue, OpenError, QueueConfig, Refusal, Reserved};
 
-use super::buffer::{Buffer, Space};
+use super::buffer::{Buffer, BufferError, Home};
 use super::hardware::{SimDriver, SimRing};
 use super::host::SimHost;
 use super::job::{JobSpec, SimJob};
-use crate::gpu::{GpuError, JobId, MemoryError, QueueId};
+use super::space::{DRIVER_START, Space};
+use super::tables::SimTables;
+use crate::gpu::page_table::VA_END;
+use crate::gpu::{GpuError, JobId, MemoryError, PAGE_BYTES, QueueId};
 
 /// Ring slots for each credit: so many jobs may end before the oldest does.
 const SLOTS_PER_CREDIT: u32 = 64;
@@ -55,6 +59,8 @@ pub struct Submitted {
 pub enum SubmitError {
     /// There is no device memory for its buffers: wait until a job has retired.
     Memory(MemoryError),
+    /// There is no buffer for it, for another reason.
+    Buffer(BufferError),
     /// The library said no.
     Refused(Refusal),
 }
@@ -63,6 +69,7 @@ impl fmt::Display for SubmitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory(error) => error.fmt(f),
+            Self::Buffer(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
         }
     }
@@ -76,6 +83,15 @@ impl From<MemoryError> for SubmitError {
     }
 }
 
+impl From<BufferError> for SubmitError {
+    fn from(error: BufferError) -> Self {
+        match error {
+            BufferError::Memory(error) => Self::Memory(error),
+            _ => Self::Buffer(error),
+        }
+    }
+}
+
 /// Why a client or a queue was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -86,6 +102,8 @@ pub enum ClientError {
     Refused(OpenError),
     /// The pool of address space numbers said no.
     Lease(PoolError),
+    /// The address space could not be made.
+    Vm(VmError),
 }
 
 impl fmt::Display for ClientError {
@@ -94,6 +112,7 @@ impl fmt::Display for ClientError {
             Self::Device(error) => error.fmt(f),
             Self::Refused(error) => error.fmt(f),
             Self::Lease(error) => error.fmt(f),
+            Self::Vm(error) => error.fmt(f),
         }
     }
 }
@@ -103,6 +122,15 @@ impl core::error::Error for ClientError {}
 impl From<PoolError> for ClientError {
     fn from(error: PoolError) -> Self {
         Self::Lease(error)
+    }
+}
+
+impl From<VmError> for ClientError {
+    fn from(error: VmError) -> Self {
+        match error {
+            VmError::NoMemory(error) => Self::Refused(OpenError::OutOfMemory(error)),
+            _ => Self::Vm(error),
+        }
     }
 }
 
@@ -118,10 +146,15 @@ impl From<OpenError> for ClientError {
     }
 }
 
+/// In whole pages.
+fn pages(bytes: u64) -> Result<u32, MemoryError> {
+    u32::try_from(bytes.div_ceil(PAGE_BYTES as u64)).map_err(|_| MemoryError::OutOfHostMemory)
+}
+
 /// One queue of a client. Dropping it is a death without warning; see [`SimQueue::close`] for the polite form.
 #[derive(Debug)]
 pub struct SimQueue {
-    space: Arc<Space>,
+    vm: Vm<SimDriver>,
     queue: JobQueue<SimDriver>,
     hw: QueueId,
     timeout: Duration,
@@ -130,9 +163,10 @@ pub struct SimQueue {
 }
 
 impl SimQueue {
-    fn new(device: &Device<SimDriver>, space: &Arc<Space>, config: ClientConfig) -> Result<Self, ClientError> {
+    fn new(device: &Device<SimDriver>, vm: &Vm<SimDriver>, config: ClientConfig) -> Result<Self, ClientError> {
         let ClientConfig { credits, timeout, client, queue } = config;
         let slots = credits.saturating_mul(SLOTS_PER_CREDIT).clamp(SLOTS_MIN, SLOTS_MAX);
+        let space = vm.data().space();
         let client = client.unwrap_or_else(|| space.shared.lock().next_client());
         let queue = queue.credits(credits).timeout(timeout).client(client);
         let lease = device.driver().lease(device.executor())?;
@@ -141,7 +175,7 @@ impl SimQueue {
         let queue = device.queue(queue, ring)?;
         let longest = outlive::LIMIT_MAX;
         let timeout = if timeout.is_zero() { longest } else { timeout.min(longest) };
-        Ok(Self { space: Arc::clone(space), queue, hw, timeout, lease })
+        Ok(Self { vm: vm.clone(), queue, hw, timeout, lease })
     }
 
     /// Takes the memory of a job and writes its commands, without the library.
@@ -149,7 +183,7 @@ impl SimQueue {
     /// # Errors
     /// [`SubmitError`].
     pub fn payload(&self, spec: &mut JobSpec) -> Result<SimJob, SubmitError> {
-        let mut job = SimJob::new(&self.space, spec, self.timeout)?;
+        let mut job = SimJob::new(self.home(), spec, self.timeout)?;
         let ticket = self.lease.as_ref().map(Holder::ticket).transpose();
         job.ticket = ticket.map_err(|error| SubmitError::Refused(Refusal::OutOfMemory(error)))?;
         Ok(job)
@@ -169,6 +203,16 @@ impl SimQueue {
     /// [`SubmitError`].
     pub fn reserve_waiting(&self, mut spec: JobSpec, user_waits: u16) -> Result<Reserved<SimDriver>, SubmitError> {
         let payload = self.payload(&mut spec)?;
+        self.reserve_payload(payload, spec, user_waits)
+    }
+
+    /// The rest of [`SimQueue::reserve_waiting`], with what [`SimQueue::payload`] made.
+    pub(crate) fn reserve_payload(
+        &self,
+        payload: SimJob,
+        spec: JobSpec,
+        user_waits: u16,
+    ) -> Result<Reserved<SimDriver>, SubmitError> {
         let bytes = payload.bytes();
         let mut job = Job::new(payload).credits(spec.credits).bytes(bytes).user_waits(user_waits);
         if let Some(timeout) = spec.timeout {
@@ -189,39 +233,45 @@ impl SimQueue {
         Ok(Submitted { fences: reserved.commit(), id, output })
     }
 
-    /// A buffer in the device's memory. For [`JobSpec::into`] and [`JobSpec::commands`].
+    /// A buffer in the device's memory, zeroed. For [`JobSpec::into`] and [`JobSpec::commands`].
     ///
     /// # Errors
-    /// [`MemoryError`].
-    pub fn buffer(&self, bytes: u64) -> Result<Arc<Buffer>, MemoryError> {
-        Buffer::in_device(&self.space, bytes).map(Arc::new)
+    /// [`BufferError`].
+    pub fn buffer(&self, bytes: u64) -> Result<Arc<Buffer>, BufferError> {
+        Ok(Arc::new(self.home().in_device(pages(bytes)?, true)?))
     }
 
     /// A buffer in the system's memory, which all devices of the machine reach; zeroed. For [`JobSpec::into`].
     ///
     /// # Errors
-    /// [`MemoryError`].
-    pub fn system_buffer(&self, bytes: u64) -> Result<Arc<Buffer>, MemoryError> {
-        Buffer::in_system(&self.space, bytes).map(Arc::new)
+    /// [`BufferError`].
+    pub fn system_buffer(&self, bytes: u64) -> Result<Arc<Buffer>, BufferError> {
+        Ok(Arc::new(self.home().in_system(pages(bytes)?)?))
     }
 
     /// Another client's buffer, to read here too; of another device only if it is in the system's memory. Its pages live as
     /// long as either does.
     ///
     /// # Errors
-    /// [`MemoryError`].
-    pub fn import(&self, buffer: &Buffer) -> Result<Arc<Buffer>, MemoryError> {
-        buffer.share_into(&self.space).map(Arc::new)
+    /// [`BufferError`].
+    pub fn import(&self, buffer: &Buffer) -> Result<Arc<Buffer>, BufferError> {
+        Ok(Arc::new(self.home().import(buffer)?))
+    }
+
+    /// Its client's address space.
+    #[must_use]
+    pub const fn vm(&self) -> &Vm<SimDriver> {
+        &self.vm
+    }
+
+    const fn home(&self) -> Home<'_> {
+        Home { vm: &self.vm, device: self.queue.device() }
     }
 
     /// The library's queue: suspend, resume, priority, weight, status.
     #[must_use]
     pub const fn queue(&self) -> &JobQueue<SimDriver> {
         &self.queue
-    }
-
-    pub(crate) const fn space(&self) -> &Arc<Space> {
-        &self.space
     }
 
     /// The device's number for its ring.
@@ -234,7 +284,7 @@ impl SimQueue {
     /// False if it is not there. Not in a callback of the library.
     pub fn drop_completion(&self, job: JobId) -> bool {
         let found = {
-            let mut machine = self.space.shared.lock();
+            let mut machine = self.vm.data().space().shared.lock();
             let ring = machine.ring(self.hw);
             ring.and_then(|ring| Some((Arc::clone(&ring.in_flight), ring.flying.seqno_of(job)?)))
         };
@@ -274,8 +324,10 @@ impl SimClient {
     pub fn on(device: &Device<SimDriver>, name: &str, config: ClientConfig) -> Result<Self, ClientError> {
         let shared = device.driver().shared();
         let client = config.client.unwrap_or_else(|| shared.lock().next_client());
-        let space = Arc::new(Space::new(shared)?);
-        let first = SimQueue::new(device, &space, ClientConfig { client: Some(client), ..config })?;
+        let tables = SimTables::new(Arc::new(Space::new(shared)?));
+        let geometry = Geometry { base: DRIVER_START, len: VA_END - DRIVER_START, page: PAGE_BYTES as u64 };
+        let vm = Vm::new(device, VmConfig::new(geometry), tables)?;
+        let first = SimQueue::new(device, &vm, ClientConfig { client: Some(client), ..config })?;
         Ok(Self { name: name.into(), client, first })
     }
 
@@ -285,7 +337,7 @@ impl SimClient {
     /// [`ClientError`].
     pub fn another_queue(&self, config: ClientConfig) -> Result<SimQueue, ClientError> {
         let client = config.client.or(Some(self.client));
-        SimQueue::new(self.first.queue.device(), &self.first.space, ClientConfig { client, ..config })
+        SimQueue::new(self.first.queue.device(), &self.first.vm, ClientConfig { client, ..config })
     }
 
     /// What it was called.

@@ -18,8 +18,8 @@
 use outlive::resv::{Slot, Transaction, Usage};
 use outlive::vm::{Bo, VmBo};
 
+use super::bo::SimBo;
 use super::hardware::SimDriver;
-use super::vm::SimBo;
 use super::vm_client::{SimVm, SimVmError};
 
 impl SimVm {

@@ -16,11 +16,12 @@ use outlive::pool::{Holder, Pool, PoolError};
 use outlive::sched::Priority;
 use outlive::{Acquired, Completion, Driver, Executor, FenceError, InFlight, JobCx, ResetToken, Times, Verdict};
 
-use super::buffer::Space;
+use super::buffer::give_kept_back;
 use super::deliver::Delivery;
 use super::ids::number_of;
 use super::job::SimJob;
 use super::machine::{JobEnd, Machine, Shared};
+use super::space::Space;
 use super::unit::{Flights, Flying, RingState};
 use crate::gpu::{
     DeviceFaults, GpuError, HwSeqno, JobDescriptor, LeaseKind, Observation, PAGE_BYTES, QueueId, ResetScope, StopCause,
@@ -96,16 +97,16 @@ impl SimRing {
             .map_err(|_| GpuError::Memory(crate::gpu::MemoryError::OutOfHostMemory))?;
         let in_flight = Arc::new(in_flight);
         let mut machine = space.shared.lock();
-        let now = machine.now;
-        machine.memory.tap_mut().set_time(now);
-        let (gpu, memory) = machine.device().ok_or(GpuError::Unplugged)?;
-        let hw = match gpu.create_ring(memory, slots) {
-            Err(error) if error.is_shortage() && machine.give_kept_back() => {
-                let (gpu, memory) = machine.device().ok_or(GpuError::Unplugged)?;
-                gpu.create_ring(memory, slots)?
+        let mut made = machine.make_ring(slots);
+        if made.as_ref().is_err_and(GpuError::is_shortage) {
+            drop(machine);
+            let again = give_kept_back(&space.shared);
+            machine = space.shared.lock();
+            if again {
+                made = machine.make_ring(slots);
             }
-            made => made?,
-        };
+        }
+        let hw = made?;
         let pages = crate::gpu::ring::ring_bytes(slots).div_ceil(PAGE_BYTES);
         machine.ring_came(space.vm, pages);
         let (in_ring, flying) = (Arc::clone(&in_flight), Flights::default());
@@ -132,11 +133,12 @@ impl Drop for SimRing {
                 machine.unit.doomed_rings.push(self.hw);
             }
         }
-        machine.ring_went(self.space.vm, self.pages);
+        let kept = machine.ring_went(self.space.vm, self.pages);
         if let Some(place) = machine.unit.rings.get_mut(usize::try_from(self.hw.0).unwrap_or(usize::MAX)) {
             *place = None;
         }
         self.space.shared.release(machine);
+        drop(kept);
     }
 }
 
@@ -157,7 +159,7 @@ impl Driver for SimDriver {
         let Some(ticket) = &mut cx.job.ticket else { return Acquired::Yes };
         let answer = ticket.acquire();
         if let (Acquired::Yes, Some(slot)) = (&answer, ticket.slot(0)) {
-            self.shared.lock().bind_id(slot, cx.job.space.vm, cx.job.id);
+            self.shared.lock().bind_id(slot, cx.job.vm(), cx.job.id);
         }
         answer
     }
@@ -178,7 +180,7 @@ impl Driver for SimDriver {
         let Some(control) = cx.job.control() else { return };
         let descriptor = JobDescriptor {
             hw_seqno: seqno,
-            vm: cx.job.ticket.as_ref().and_then(|ticket| ticket.slot(0)).map_or(cx.job.space.vm, number_of),
+            vm: cx.job.ticket.as_ref().and_then(|ticket| ticket.slot(0)).map_or(cx.job.vm(), number_of),
             job: cx.job.id,
             hw_time_ns: cx.job.hw_time_ns,
             commands: control.commands,
@@ -294,6 +296,13 @@ impl SimDriver {
 }
 
 impl Machine {
+    fn make_ring(&mut self, slots: u32) -> Result<QueueId, GpuError> {
+        let now = self.now;
+        self.memory.tap_mut().set_time(now);
+        let (gpu, memory) = self.device().ok_or(GpuError::Unplugged)?;
+        gpu.create_ring(memory, slots)
+    }
+
     /// The number under which a job is in flight.
     fn seqno_of(&self, hw: QueueId, job: &SimJob) -> Option<u64> {
         let ring = self.unit.rings.get(usize::try_from(hw.0).ok()?)?.as_ref()?;

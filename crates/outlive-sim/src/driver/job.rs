@@ -11,10 +11,13 @@ use core::time::Duration;
 use outlive::Dependency;
 use outlive::pool::Ticket;
 use outlive::vm::VmUse;
+use std::sync::MutexGuard;
 
-use super::buffer::{Buffer, Piece, Space};
+use super::buffer::{Buffer, BufferError, Home, keep};
 use super::hardware::SimDriver;
-use crate::gpu::{Command, FaultKind, JobId, MemoryError, Notify, Observation, PAGE_BYTES, PageId, Protection, Va};
+use super::machine::Machine;
+use super::space::Space;
+use crate::gpu::{Command, FaultKind, JobId, MemoryError, Notify, Observation, PAGE_BYTES, PageId, Va, VmId};
 
 /// Bytes of a slot for a job's commands and its end, in a buffer that several jobs share.
 pub const SLOT_BYTES: u64 = 128;
@@ -70,7 +73,7 @@ impl Work {
     }
 }
 
-/// Where in an address space of the library a job works, and what keeps that mapped until it has retired.
+/// Where in its address space a job works, and what keeps that mapped until it has retired.
 #[derive(Debug)]
 pub struct VmWork {
     /// From here on; not below [`VM_START`](super::VM_START).
@@ -95,11 +98,13 @@ pub struct JobSpec {
     pub timeout: Option<Duration>,
     /// What it waits for.
     pub after: Vec<Dependency>,
-    /// Other jobs' buffers that it reads the start of.
+    /// Other jobs' buffers that it reads the start of; another client's must be [`shared`](JobSpec::shared).
     pub reads: Vec<Arc<Buffer>>,
     /// Where it writes, instead of to a buffer of its own: one of its client's that is large enough.
     pub into: Option<Arc<Buffer>>,
-    /// Where it works, instead of in a buffer: addresses of an address space of the library.
+    /// Others may read what it writes: see [`JobSpec::reads`] and [`SimQueue::import`](super::SimQueue::import).
+    pub shared: bool,
+    /// Where it works, instead of in a buffer: addresses of users in its client's address space.
     pub vm: Option<VmWork>,
     /// Where its commands and its end stand, instead of a page of its own: one of the slots of [`SLOT_BYTES`] of a buffer of
     /// its client, counted from 0, which no other job has before this one has retired. They must fit: those of [`Work::Spin`]
@@ -122,6 +127,7 @@ impl JobSpec {
             after: Vec::new(),
             reads: Vec::new(),
             into: None,
+            shared: false,
             vm: None,
             commands: None,
             on_drop: None,
@@ -173,7 +179,6 @@ pub(crate) struct ControlWords {
 
 /// The payload.
 pub struct SimJob {
-    pub(crate) space: Arc<Space>,
     pub(crate) id: JobId,
     pub(crate) hw_time_ns: u64,
     pub(crate) fault: Option<FaultKind>,
@@ -188,15 +193,31 @@ pub struct SimJob {
     reads: Vec<Arc<Buffer>>,
     on_drop: Option<Box<dyn FnOnce() + Send>>,
     /// The last to go.
-    _in_use: Option<VmUse<SimDriver>>,
+    in_use: VmUse<SimDriver>,
+}
+
+/// What a job takes for itself: pages of commands, pages of data.
+#[derive(Debug, Clone, Copy)]
+struct Wants {
+    control: Option<u32>,
+    data: Option<u32>,
+    shared: bool,
 }
 
 impl SimJob {
     /// Takes the memory and writes the commands. `timeout`: of its queue.
-    pub(crate) fn new(space: &Arc<Space>, spec: &mut JobSpec, timeout: Duration) -> Result<Self, MemoryError> {
+    pub(crate) fn new(home: Home<'_>, spec: &mut JobSpec, timeout: Duration) -> Result<Self, BufferError> {
+        let space = home.space();
+        let work = spec.vm.take();
+        let in_use = match work {
+            Some(VmWork { in_use, .. }) if !in_use.is_of(home.vm) => return Err(MemoryError::NoSuchPage.into()),
+            Some(VmWork { at, bytes, in_use }) => (in_use, Some((at, bytes))),
+            None => (home.vm.in_use_named()?, None),
+        };
+        let (in_use, at) = in_use;
         let mut reads = Vec::new();
         for buffer in spec.reads.drain(..) {
-            reads.push(if buffer.is_in(space) { buffer } else { Arc::new(buffer.share_into(space)?) });
+            reads.push(if buffer.is_in(space) { buffer } else { Arc::new(home.import(&buffer)?) });
         }
         let hw_time_ns = u64::try_from(spec.duration.as_nanos()).unwrap_or(u64::MAX).max(1);
         let data_bytes = match spec.work {
@@ -204,39 +225,24 @@ impl SimJob {
             _ => 0,
         };
         let data_bytes = data_bytes.max(spec.work.data_bytes());
-        let into = spec.into.take();
-        if into.as_ref().is_some_and(|into| !into.is_in(space) || into.bytes() < data_bytes) {
-            return Err(MemoryError::NoSuchPage);
+        let (into, slot) = (spec.into.take(), spec.commands.take());
+        let too_small = into.as_ref().is_some_and(|into| !into.is_in(space) || into.bytes() < data_bytes)
+            || at.is_some_and(|(_, bytes)| into.is_some() || bytes < data_bytes)
+            || slot.as_ref().is_some_and(|slot| !fits(space, slot, spec.work, &reads));
+        if too_small {
+            return Err(MemoryError::NoSuchPage.into());
         }
-        let work = spec.vm.take();
-        if work.as_ref().is_some_and(|work| into.is_some() || work.bytes < data_bytes) {
-            return Err(MemoryError::NoSuchPage);
-        }
-        let slot = spec.commands.take();
-        if slot.as_ref().is_some_and(|slot| !fits(space, slot, spec.work, &reads)) {
-            return Err(MemoryError::NoSuchPage);
-        }
-        let mut guard = space.shared.lock();
-        let machine = &mut *guard;
-        let page = slot.is_none().then(|| machine.take_piece(space.vm, 1)).transpose()?;
-        // CAST: at most 2^32 pages of 4 KiB: more the memory does not have.
-        let own = (into.is_none() && work.is_none())
-            .then(|| machine.take_piece(space.vm, (data_bytes / PAGE_BYTES as u64) as u32));
-        let own = match own.transpose() {
-            Ok(own) => own,
-            Err(error) => {
-                if let Some(page) = page {
-                    machine.give_piece_back(space.vm, page, Protection::ReadWrite);
-                }
-                return Err(error);
-            }
+        let wants = Wants {
+            control: slot.is_none().then_some(1),
+            // CAST: at most 2^32 pages of 4 KiB: more the memory does not have.
+            data: (into.is_none() && at.is_none()).then_some((data_bytes / PAGE_BYTES as u64) as u32),
+            shared: spec.shared,
         };
-        let bytes = page.iter().chain(&own).map(Piece::bytes).sum();
-        let data = own.as_ref().map(|own| (own.va(), own.bytes()));
-        let data = data.or(into.as_ref().map(|into| (into.va(), data_bytes)));
-        let data = data.or(work.as_ref().map(|work| (work.at, data_bytes))).unwrap_or((Va(0), 0));
-        let control = page.map(|page| Control::Page(Buffer::owning(space, page)));
-        let control = control.or(slot.map(Control::new_slot));
+        let (mut machine, [page, own]) = take(home, wants)?;
+        let bytes = page.iter().chain(&own).map(Buffer::bytes).sum();
+        let data = own.as_ref().or(into.as_deref()).map(|data| (data.va(), data_bytes));
+        let data = data.or(at.map(|(at, _)| (at, data_bytes))).unwrap_or((Va(0), 0));
+        let control = page.map(Control::Page).or(slot.map(Control::new_slot));
         let id = JobId(machine.next_job);
         machine.next_job += 1;
         machine.observe(Observation::PayloadCreated { payload: id.0, job: id, bytes });
@@ -248,9 +254,8 @@ impl SimJob {
         }
         let commands_bytes = u32::try_from(commands.len()).unwrap_or(u32::MAX);
         machine.scratch = commands;
-        drop(guard);
+        drop(machine);
         Ok(Self {
-            space: Arc::clone(space),
             id,
             hw_time_ns,
             fault: spec.fault,
@@ -259,11 +264,20 @@ impl SimJob {
             ticket: None,
             control,
             bytes,
-            data: own.map(|own| Arc::new(Buffer::owning(space, own))).or(into),
+            data: own.map(Arc::new).or(into),
             reads,
             on_drop: spec.on_drop.take(),
-            _in_use: work.map(|work| work.in_use),
+            in_use,
         })
+    }
+
+    /// The device's address space that it runs in.
+    pub(crate) fn vm(&self) -> VmId {
+        self.space().vm
+    }
+
+    fn space(&self) -> &Arc<Space> {
+        self.in_use.vm_data().space()
     }
 
     /// Its name for the checkers, never used twice on one host.
@@ -292,6 +306,30 @@ impl SimJob {
         let page = *buffer.pages().get(fence / PAGE_BYTES)?;
         Some(ControlWords { commands: buffer.va().add(start), fence: (page, fence % PAGE_BYTES) })
     }
+}
+
+/// Buffers for a job's commands and data: kept ones, else new ones. Comes with the machine's lock.
+fn take<'a>(home: Home<'a>, wants: Wants) -> Result<(MutexGuard<'a, Machine>, [Option<Buffer>; 2]), BufferError> {
+    let space = home.vm.data().space();
+    let Wants { control, data, shared } = wants;
+    let wanted = [control.map(|pages| (pages, false)), data.map(|pages| (pages, shared))];
+    let mut machine = space.shared.lock();
+    let mut taken = wanted.map(|wanted| wanted.and_then(|(pages, shared)| machine.take_kept(space.vm, pages, shared)));
+    if taken.each_ref().map(Option::is_some) == wanted.map(|wanted| wanted.is_some()) {
+        return Ok((machine, taken));
+    }
+    drop(machine);
+    for at in 0..2 {
+        let Some((pages, shared)) = wanted[at].filter(|_| taken[at].is_none()) else { continue };
+        match home.in_device(pages, shared) {
+            Ok(made) => taken[at] = Some(made),
+            Err(error) => {
+                keep(space, taken);
+                return Err(error);
+            }
+        }
+    }
+    Ok((space.shared.lock(), taken))
 }
 
 /// Whether a job can stand in a slot.
@@ -349,14 +387,12 @@ impl Drop for SimJob {
             None => None,
         };
         let data = self.data.take().and_then(Arc::into_inner);
-        {
-            let mut machine = self.space.shared.lock();
-            machine.observe(Observation::PayloadReleased { payload: self.id.0 });
-            for mut buffer in [control, data].into_iter().flatten() {
-                // Its space outlives it: `self.space`.
-                buffer.give_back(&mut machine);
-            }
-        }
+        let space = self.in_use.vm_data().space();
+        let mut machine = space.shared.lock();
+        machine.observe(Observation::PayloadReleased { payload: self.id.0 });
+        let left = [control, data].map(|buffer| buffer.and_then(|buffer| machine.keep(space.vm, buffer)));
+        drop(machine);
+        drop(left);
         self.reads.clear();
         if let Some(on_drop) = self.on_drop.take() {
             on_drop();

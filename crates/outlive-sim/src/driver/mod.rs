@@ -31,9 +31,11 @@
 //!
 //! The model allocates inside driver calls, as no driver of real hardware would: what it allocates is the hardware's.
 //!
-//! # Address spaces of the library
-//! [`SimVm`] is one on this device: its steps change the upper half of a client's page tables (`vm`), binds are jobs of a queue
-//! of their own (`binder`), buffers are evicted from all of them (`evict`) and brought back (`vm_client`).
+//! # Address spaces
+//! Each client has one of the library's, and all that its jobs reach is mapped by it: what this driver maps for itself (commands,
+//! what jobs write: `buffer`) in a range of its own (`space`), and what users do ([`SimVm`]). Its steps change the client's page
+//! tables (`tables`); binds of users are jobs of a queue of their own (`binder`); buffers (`bo`) are evicted from all address
+//! spaces (`evict`) and brought back (`vm_client`). Only rings are elsewhere: the firmware's page tables lead there.
 //!
 //! # Time
 //! [`HostClock::Virtual`]: [`SimHost`] goes from event to event, of the device and of the executor, in one order; the same
@@ -48,6 +50,7 @@
 
 mod audit;
 mod binder;
+mod bo;
 mod buffer;
 mod client;
 mod config;
@@ -61,12 +64,14 @@ mod job;
 pub(crate) mod machine;
 mod real;
 mod recover;
+mod space;
+mod tables;
 mod unit;
-mod vm;
 mod vm_client;
 
 pub use binder::{BindJob, Binder};
-pub use buffer::Buffer;
+pub use bo::SimBo;
+pub use buffer::{Buffer, BufferError};
 pub use client::{ClientConfig, ClientError, SimClient, SimQueue, SubmitError, Submitted};
 pub use config::{HostClock, HostConfig, HostError};
 pub use fdinfo::VmMemory;
@@ -74,7 +79,8 @@ pub use hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT, CODE_RE
 pub use host::{FINISH_MAX, SimHost};
 pub use job::{JobSpec, SLOT_BYTES, SimJob, VmWork, Work};
 pub use machine::{EngineStretch, JobEnd};
-pub use vm::{Opened, SimBo, SimTables, VM_START};
+pub use space::VM_START;
+pub use tables::{Opened, SimTables};
 pub use vm_client::{SimVm, SimVmError};
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use outlive::{InFlight, ResetToken};
 
-use super::buffer::Spaces;
 use super::ids::Ids;
+use super::space::Spaces;
 use crate::gpu::{Gpu, JobId, Memory, PageId, QueueId, ResetScope, Time, VmId};
 
 /// A job on a ring: from its doorbell until its end was collected.

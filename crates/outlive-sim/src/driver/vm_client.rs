@@ -1,4 +1,4 @@
-//! `SimVm`: an address space of the library for a client: buffers, binds, jobs that use what is mapped, eviction.
+//! `SimVm`: a client's address space in its users' hands: buffers, binds, jobs that use whatever is mapped, eviction.
 //!
 //! # How a job is submitted
 //! Everything that the job may touch is locked ([`Vm::lock_all`]); what was evicted gets pages again and its entries back
@@ -12,18 +12,18 @@ use alloc::sync::Arc;
 use core::cell::RefCell;
 use core::fmt;
 use outlive::resv::{LockError, Slot, Transaction, Usage};
-use outlive::vm::{
-    BoCore, Edit, EditRefused, Flushed, Geometry, PlanError, Request, Step, Vm, VmBo, VmConfig, VmError, VmLocks,
-};
+use outlive::vm::{BoCore, Edit, EditRefused, Flushed, PlanError, Request, Step, Vm, VmBo, VmError, VmLocks};
 use outlive::{Dependency, Device, Fence, JobFences, JobQueue, OpenError, QueueConfig, Refusal};
 
 use super::binder::{BindJob, Binder};
+use super::bo::{Pages, SimBo};
 use super::client::{SimQueue, SubmitError};
 use super::hardware::SimDriver;
 use super::job::{JobSpec, VmWork};
 use super::machine::Shared;
-use super::vm::{Opened, SimBo, SimTables, VM_START};
-use crate::gpu::{MapError, MemoryError, PAGE_BYTES, Va};
+use super::space::VM_START;
+use super::tables::Opened;
+use crate::gpu::{MapError, MemoryError, Va};
 
 /// See the module.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub enum SimVmError {
     Open(OpenError),
     /// The client's queue did not take the job.
     Submit(SubmitError),
+    /// Below [`VM_START`] the driver says what is mapped.
+    Driver(Va),
 }
 
 impl fmt::Display for SimVmError {
@@ -73,6 +75,7 @@ impl fmt::Display for SimVmError {
             Self::Refused(error) => error.fmt(f),
             Self::Open(error) => error.fmt(f),
             Self::Submit(error) => error.fmt(f),
+            Self::Driver(va) => write!(f, "{va} is in the driver's range: map from {} on", Va(VM_START)),
         }
     }
 }
@@ -97,17 +100,15 @@ impl From<EditRefused> for SimVmError {
 }
 
 impl SimVm {
-    /// The upper half of the address space of `client`, and a bind queue.
+    /// The address space of `client`, and a bind queue of its own.
     ///
     /// # Errors
     /// [`SimVmError`].
     pub fn new(client: &SimQueue) -> Result<Self, SimVmError> {
-        let device = client.queue().device().clone();
-        let geometry = Geometry { base: VM_START, len: VM_START, page: PAGE_BYTES as u64 };
-        let tables = SimTables::new(Arc::clone(client.space()));
-        let vm = Vm::new(&device, VmConfig::new(geometry), tables)?;
+        let (vm, device) = (client.vm().clone(), client.queue().device().clone());
         let binder = Device::new(device.executor(), Binder)?.queue(QueueConfig::new("bind"), ())?;
-        Ok(Self { vm, device, binder, shared: Arc::clone(&client.space().shared) })
+        let shared = Arc::clone(&vm.data().space().shared);
+        Ok(Self { vm, device, binder, shared })
     }
 
     /// The library's address space: to open buffers in, to look at.
@@ -131,7 +132,7 @@ impl SimVm {
     /// # Errors
     /// [`SimVmError::Memory`].
     pub fn local(&self, bytes: u64) -> Result<SimBo, SimVmError> {
-        Ok(SimBo::new(&self.shared, BoCore::local(&self.vm, bytes))?)
+        Ok(SimBo::new(&self.shared, BoCore::local(&self.vm, bytes), Pages::Large)?)
     }
 
     /// A buffer with a reservation of its own, to be opened in several. Zeroed.
@@ -140,7 +141,7 @@ impl SimVm {
     /// [`SimVmError::Memory`].
     pub fn external(&self, bytes: u64) -> Result<SimBo, SimVmError> {
         let core = BoCore::new(&self.device, bytes).map_err(|error| SimVmError::Vm(error.into()))?;
-        Ok(SimBo::new(&self.shared, core)?)
+        Ok(SimBo::new(&self.shared, core, Pages::Large)?)
     }
 
     /// Opens a buffer here.
@@ -148,7 +149,7 @@ impl SimVm {
     /// # Errors
     /// [`SimVmError::Vm`].
     pub fn open(&self, bo: &SimBo) -> Result<VmBo<SimDriver>, SimVmError> {
-        Ok(self.vm.open(bo, || Opened::new(bo, self.vm.data()))?)
+        Ok(self.vm.open(bo, || Opened::new(bo, self.vm.data(), None))?)
     }
 
     /// Changes the address space and its page tables, all or nothing, and flushes. What is unmapped must not be in use.
@@ -156,6 +157,7 @@ impl SimVm {
     /// # Errors
     /// [`SimVmError`].
     pub fn change(&self, requests: &[Request]) -> Result<(), SimVmError> {
+        of_users(requests)?;
         let mut edit = self.vm.edit()?;
         let plan = edit.plan(requests)?;
         let promised = self.vm.data().promise(&plan)?;
@@ -172,6 +174,7 @@ impl SimVm {
     /// # Errors
     /// [`SimVmError`].
     pub fn bind(&self, requests: &[Request], after: Vec<Dependency>) -> Result<JobFences, SimVmError> {
+        of_users(requests)?;
         let mut edit = self.vm.edit()?;
         let plan = RefCell::new(Some(edit.plan(requests)?));
         let bound = Transaction::new().run::<Vec<Slot<'_>>, _>(
@@ -206,9 +209,11 @@ impl SimVm {
     /// [`SimVmError::Memory`]: something that was evicted has no room. Make some and call again: what has its pages back by
     /// then keeps them. [`SimVmError::Busy`]: something was evicted, and changes that are still to be carried out come first.
     pub fn submit(&self, queue: &SimQueue, mut spec: JobSpec, va: u64, bytes: u64) -> Result<JobFences, SimVmError> {
-        let edit = self.vm.edit()?;
         spec.vm = Some(VmWork { at: Va(va), bytes, in_use: self.vm.in_use()? });
-        let mut spec = Some(spec);
+        // It may need a turn of its own, for its commands.
+        let payload = queue.payload(&mut spec)?;
+        let mut job = Some((payload, spec));
+        let edit = self.vm.edit()?;
         let submitted = Transaction::new().try_run::<VmLocks<'_, SimDriver>, _, SimVmError>(
             |attempt| {
                 let locks = self.vm.lock_all(attempt)?;
@@ -216,11 +221,11 @@ impl SimVm {
                 Ok(locks)
             },
             |sealed, locks| {
-                let mut spec = spec.take().unwrap_or_else(|| unreachable!("taken here, once"));
+                let (payload, mut spec) = job.take().unwrap_or_else(|| unreachable!("taken here, once"));
                 let own =
                     self.vm.reservation().snapshot(Usage::Kernel).map_err(|error| SimVmError::Vm(error.into()))?;
                 spec.after.extend(own.iter().map(|(_, fence)| Dependency::from(Fence::clone(fence))));
-                let fences = queue.reserve(spec)?.commit();
+                let fences = queue.reserve_payload(payload, spec, 0)?.commit();
                 locks.add(sealed, Usage::Bookkeep, Usage::Write, &fences.retired());
                 Ok(fences)
             },
@@ -243,5 +248,16 @@ impl SimVm {
             self.vm.data().map(&mapping, bo).map_err(SimVmError::Map)?;
         }
         Ok(())
+    }
+}
+
+/// A user may change what users mapped.
+fn of_users(requests: &[Request]) -> Result<(), SimVmError> {
+    let va = |request: &Request| match *request {
+        Request::Map { va, .. } | Request::Unmap { va, .. } | Request::Protect { va, .. } => va,
+    };
+    match requests.iter().map(va).find(|va| *va < VM_START) {
+        Some(va) => Err(SimVmError::Driver(Va(va))),
+        None => Ok(()),
     }
 }

@@ -28,7 +28,9 @@ impl Actor {
             7 | 20 => self.on_slot(|queue, jobs| Deed::SetPriority(queue, jobs, Priority::High)),
             8 => {
                 let slot = self.some_slot()?;
-                let spec = self.spec(&slot);
+                let mut spec = self.spec(&slot);
+                // It may be done in a callback, which cannot open what others have, nor for others.
+                (spec.shared, spec.reads) = (false, Vec::new());
                 Some(Deed::Submit(slot.queue, slot.jobs, spec))
             }
             9 | 10 => {

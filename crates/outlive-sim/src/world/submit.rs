@@ -38,7 +38,7 @@ impl Actor {
         let longest = if self.one_in(10) { sometimes } else { mostly };
         let duration = self.micros(longest);
         let fault = self.fault();
-        let mut spec = JobSpec { fault, ..JobSpec::new(duration, work) };
+        let mut spec = JobSpec { fault, shared: true, ..JobSpec::new(duration, work) };
         let size = slot.queue.queue().status().credits_free.max(1);
         spec.credits = 1 + small(&mut self.chance, size.min(3));
         if self.one_in(5) {

@@ -1,0 +1,262 @@
+//! Page tables of the library's address spaces: steps as entries.
+//!
+//! Entries of large buffers, and of all that users map, the device may cache, so what is unmapped is flushed. Those of small
+//! buffers of the driver's own ([`UNCACHED`]) it looks up each time.
+//!
+//! # Who touches what
+//! Page tables: whoever has the turn at their `Vm`, and the machine's lock for each step.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use outlive::vm::{
+    Apply, Edit, Flags, Flushed, Mapping, OpenBo, Plan, Source, Space as Planner, Step, ToClear, VmDriver,
+};
+
+use super::bo::{Opening, SimBo};
+use super::hardware::SimDriver;
+use super::space::{Place, Space};
+use crate::gpu::{AddressSpace, MapError, Memory, MemoryError, PAGE_BYTES, PageId, Protection, Va, block_of};
+
+/// The device does not cache what this mapping says.
+pub(crate) const UNCACHED: Flags = Flags::driver(1);
+
+/// What is kept with a buffer in an address space. Given back in this order.
+#[derive(Debug)]
+pub struct Opened {
+    opening: Opening,
+    /// Of one that the driver mapped: where it is, all of it.
+    place: Option<Place>,
+}
+
+impl Opened {
+    pub(crate) fn new(bo: &SimBo, tables: &SimTables, place: Option<Place>) -> Self {
+        Self { opening: Opening::new(bo, tables.space.vm), place }
+    }
+
+    /// Where the driver mapped it, if it did.
+    pub(crate) fn va(&self) -> Option<Va> {
+        self.place.as_ref().map(|place| place.va)
+    }
+
+    /// No entry leads to the buffer any more, and no translation is remembered.
+    pub(crate) fn unmapped(&self) {
+        self.opening.unmapped();
+    }
+}
+
+/// The page tables of an address space of the library.
+#[derive(Debug)]
+pub struct SimTables {
+    space: Arc<Space>,
+    /// Tables that changes under way may need.
+    promised: AtomicUsize,
+    skips_flushes: AtomicBool,
+    forgets_entries: AtomicBool,
+}
+
+impl SimTables {
+    pub(crate) const fn new(space: Arc<Space>) -> Self {
+        let (skips_flushes, forgets_entries) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { space, promised: AtomicUsize::new(0), skips_flushes, forgets_entries }
+    }
+
+    pub(crate) const fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
+    /// Test only: commits a driver's bug, flushing nothing any more.
+    pub fn skip_flushes(&self, skips: bool) {
+        self.skips_flushes.store(skips, Ordering::Relaxed);
+    }
+
+    /// Test only: commits a driver's bug, leaving this address space's entries when a buffer is evicted.
+    pub fn forget_entries(&self, forgets: bool) {
+        self.forgets_entries.store(forgets, Ordering::Relaxed);
+    }
+
+    pub(crate) fn forgets_entries(&self) -> bool {
+        self.forgets_entries.load(Ordering::Relaxed)
+    }
+
+    /// Makes the tables that `plan` may need, beside those promised to others. Whoever carries it out gives the promise back.
+    pub(crate) fn promise<V>(&self, plan: &Plan<'_, V>) -> Result<usize, MemoryError> {
+        let most = plan.tables(21) + plan.tables(30) + plan.splits(21);
+        let most = usize::try_from(most).map_err(|_| MemoryError::OutOfHostMemory)?;
+        let promised = self.promised.fetch_add(most, Ordering::Relaxed) + most;
+        let reserved = self.with(|tables, memory| tables.reserve_tables(memory, promised).map_err(MapError::Memory));
+        match reserved {
+            Ok(()) => Ok(most),
+            Err(error) => {
+                self.keep_promise(most);
+                Err(if let MapError::Memory(error) = error { error } else { MemoryError::NoSuchPage })
+            }
+        }
+    }
+
+    /// What was promised has been used as far as it was needed: the rest goes back.
+    pub(crate) fn keep_promise(&self, tables: usize) {
+        let left = self.promised.fetch_sub(tables, Ordering::Relaxed) - tables;
+        // There are tables as long as this has its space.
+        let _ = self.with(|tables, memory| {
+            tables.free_spare(memory, left);
+            Ok(())
+        });
+    }
+
+    /// Makes the tables for `len` bytes at `va`, so that mapping there does not run out of memory half way.
+    pub(crate) fn prepare(&self, va: Va, len: u64) -> Result<(), MapError> {
+        let promised = self.promised.load(Ordering::Relaxed);
+        self.with(|tables, memory| {
+            tables.prepare(memory, va, len)?;
+            // It may have taken some that are promised.
+            tables.reserve_tables(memory, promised).map_err(MapError::Memory)
+        })
+    }
+
+    fn with<T>(
+        &self,
+        change: impl FnOnce(&mut AddressSpace, &mut Memory) -> Result<T, MapError>,
+    ) -> Result<T, MapError> {
+        let mut machine = self.space.shared.lock();
+        let now = machine.now;
+        let machine = &mut *machine;
+        machine.memory.tap_mut().set_time(now);
+        let tables = machine.unit.spaces.tables_mut(self.space.vm).ok_or(MapError::Memory(MemoryError::NoSuchPage))?;
+        change(tables, &mut machine.memory)
+    }
+
+    /// Maps what `mapping` says of `bo`, as far as that has pages.
+    pub(crate) fn map<M>(&self, mapping: &Mapping<M>, bo: &SimBo) -> Result<(), MapError> {
+        let protection = if mapping.flags.has(Flags::READ_ONLY) { Protection::ReadOnly } else { Protection::ReadWrite };
+        let how = How { protection, cached: !mapping.flags.has(UNCACHED) };
+        let (va, len) = (mapping.range.base(), mapping.range.len());
+        let (mut done, window) = match mapping.source {
+            Source::Bo { offset, .. } => return self.map_piece((va, len), (bo, offset), how),
+            Source::Repeated { offset, window, phase, .. } => {
+                let first = (window - phase).min(len);
+                self.map_piece((va, first), (bo, offset + phase), how)?;
+                (first, (offset, window))
+            }
+            Source::Sparse => return Ok(()),
+        };
+        while done < len {
+            let piece = window.1.min(len - done);
+            self.map_piece((va + done, piece), (bo, window.0), how)?;
+            done += piece;
+        }
+        Ok(())
+    }
+
+    fn map_piece(&self, (va, len): (u64, u64), (bo, offset): (&SimBo, u64), as_: How) -> Result<(), MapError> {
+        self.with(|tables, memory| {
+            bo.map_pieces(self.space.vm, (offset, len), |at, (first, pages)| match as_ {
+                How { protection, cached: true } => tables.map_run(memory, Va(va + at), (first, pages), protection),
+                How { protection, cached: false } => map_pages(tables, memory, Va(va + at), (first, pages), protection),
+            })
+        })
+    }
+
+    pub(crate) fn unmap(&self, va: u64, len: u64) -> Result<(), MapError> {
+        self.with(|tables, memory| tables.unmap_range(memory, Va(va), len))
+    }
+
+    /// Waits until the device has forgotten what was mapped there.
+    pub(crate) fn flush(&self, va: u64, len: u64) {
+        if self.skips_flushes.load(Ordering::Relaxed) {
+            return;
+        }
+        let (va, len) = block_of(Va(va), len);
+        // There are tables as long as this has its space.
+        let _ = self.with(|tables, memory| {
+            memory.flush_translations(tables.root(), va, len);
+            Ok(())
+        });
+    }
+
+    /// Does what `step` says, and flushes. `bo` is what is behind a mapping.
+    pub(crate) fn carry_out<'b>(&self, step: &Step, bo: impl FnOnce() -> Option<&'b SimBo>) -> Result<(), MapError> {
+        match step {
+            Step::Map { mapping } => match bo() {
+                Some(bo) => self.map(mapping, bo),
+                None => Ok(()),
+            },
+            Step::Unmap { .. } | Step::Remap { .. } => {
+                let gone = step.changes();
+                self.unmap(gone.base(), gone.len())?;
+                self.flush(gone.base(), gone.len());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// How a piece is mapped.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    protection: Protection,
+    cached: bool,
+}
+
+fn map_pages(
+    tables: &mut AddressSpace,
+    memory: &mut Memory,
+    va: Va,
+    (first, pages): (PageId, u32),
+    protection: Protection,
+) -> Result<(), MapError> {
+    for (at, index) in (0_u64..).zip(first.index..first.index + pages) {
+        tables.map(memory, va.add(at * PAGE_BYTES as u64), PageId { index, ..first }, protection)?;
+    }
+    Ok(())
+}
+
+impl Apply<OpenBo<SimDriver>, ()> for &SimTables {
+    type Error = MapError;
+
+    fn apply(&mut self, space: &Planner<OpenBo<SimDriver>>, step: &Step) -> Result<(), MapError> {
+        self.carry_out(step, || Some(space.bo(step.source().bo()?)?.bo()))
+    }
+
+    fn undo(&mut self, space: &Planner<OpenBo<SimDriver>>, step: &Step) {
+        let gone = step.changes();
+        let undone = match (step, step.source().bo().and_then(|bo| space.bo(bo))) {
+            (Step::Map { .. }, _) => {
+                let undone = self.unmap(gone.base(), gone.len());
+                self.flush(gone.base(), gone.len());
+                undone
+            }
+            (Step::Unmap { mapping, .. }, Some(open)) => self.map(mapping, open.bo()),
+            (Step::Remap { unmap, .. }, Some(open)) => {
+                let old = unmap.range;
+                let undone = self.unmap(old.base(), old.len()).and_then(|()| self.map(unmap, open.bo()));
+                self.flush(old.base(), old.len());
+                undone
+            }
+            (Step::Unmap { .. } | Step::Remap { .. }, None) => Ok(()),
+        };
+        debug_assert!(undone.is_ok(), "the tables are there: {undone:?}");
+    }
+}
+
+impl VmDriver for SimDriver {
+    type Bo = SimBo;
+    type Vm = SimTables;
+    type VmBo = Opened;
+    type Mapping = ();
+
+    fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>) {
+        let tables = to_clear.vm_data();
+        for range in edit.clearing(&to_clear).map(|mapping| mapping.range) {
+            // Whole mappings, so nothing is split: cannot want memory.
+            if tables.unmap(range.base(), range.len()).is_err() {
+                return;
+            }
+            tables.flush(range.base(), range.len());
+        }
+        match to_clear.bo() {
+            Some((_, opened)) => opened.unmapped(),
+            None => edit.bos().for_each(|(_, open)| open.data().unmapped()),
+        }
+        to_clear.cleared(Flushed::by_driver());
+    }
+}
