@@ -21,7 +21,7 @@
 //! it or has been stopped. The driver value goes after the last job.
 //!
 //! # Modules
-//! `config` what a submitter says · `submit` reserve and commit · `merge` dependencies merged · `pending` commits to come ·
+//! `config` what a submitter says · `refusal` why not · `submit` reserve and commit · `merge` dependencies merged · `pending` commits to come ·
 //! `order` the order, a plain state machine · `dispatch` starting · `complete` ending · `pass` signalling in order · `pump` the
 //! work on the lanes, timeouts · `deps` dependencies · `native` those that the hardware waits for · `long` long-running
 //! contexts · `turn` the arbiter · `waits` what it waits for · `disposal` who decides · `job` the block of memory · `ops` its
@@ -42,6 +42,7 @@ mod order;
 mod pass;
 mod pending;
 mod pump;
+mod refusal;
 pub(crate) mod shared;
 mod submit;
 pub(crate) mod turn;
@@ -59,10 +60,11 @@ mod shuttle_teardown;
 mod shuttle_tests;
 
 pub use complete::{Completion, Times};
-pub use config::{Dependency, Job, LIMIT_MAX, OnError, OpenError, QueueConfig, Refusal, ReserveError};
+pub use config::{Dependency, Job, LIMIT_MAX, OnError, QueueConfig};
 pub use inflight::{Full, InFlight};
 pub use long::{LongQueue, LongReserved, Off, PreemptToken, Ready, Restart};
 pub use pending::Pending;
+pub use refusal::{OpenError, Refusal, ReserveError};
 pub use submit::{JobFences, Reserved};
 pub use waits::WaitsFor;
 

@@ -5,12 +5,13 @@
 //! [`Pending`] (waits for user fences; nothing is published yet).
 #![expect(unsafe_code, reason = "owns a job's block; docs/unsafe.md, `queue::submit`")]
 
-use super::config::{Dependency, Job, OnError, Refusal, ReserveError};
+use super::config::{Dependency, Job, OnError};
 use super::deps::{self, MoreNode, NODES_MAX};
 use super::dispatch::Who;
 use super::job::{self, Cells, Flags, INLINE_NODES, JobCore, Stage, Step};
 use super::merge::{Dependencies, Terms};
 use super::pending::Pending;
+use super::refusal::{Refusal, ReserveError};
 use super::shared::{QueueInner, QueueShared, StateGuard};
 use crate::check;
 use crate::device::Principal;
