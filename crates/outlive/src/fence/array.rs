@@ -12,7 +12,8 @@
 
 use super::container::{Base, ContainerError, Member, Part, Sort};
 use super::error::FenceError;
-use super::state::{CONTAINER, Fence, Header, PackedLayout, Slot, State, Status};
+use super::state::{CONTAINER, Fence, Header, PackedLayout, Slot, State};
+use super::status::Status;
 use crate::exec::hub::Hub;
 use crate::exec::next_id;
 use crate::mem::shared::Ref;

@@ -13,7 +13,8 @@
 
 use super::error::FenceError;
 use super::signal::INLINE;
-use super::state::{Fence, Status};
+use super::state::Fence;
+use super::status::Status;
 use super::wait::WaitError;
 use crate::check::{self, Violation};
 use crate::exec::node::{LaneNode, Task};

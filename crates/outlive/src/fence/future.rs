@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "a pinned node; docs/unsafe.md, `fence::future`")]
 
 use super::error::FenceError;
-use super::state::{Fence, Status};
+use super::state::Fence;
+use super::status::Status;
 use crate::exec::node::{LaneNode, Task};
 use core::marker::PhantomPinned;
 use core::pin::Pin;

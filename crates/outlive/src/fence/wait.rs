@@ -7,7 +7,8 @@
 #![expect(unsafe_code, reason = "nodes on the waiter's stack; docs/unsafe.md, `fence::wait`")]
 
 use super::error::FenceError;
-use super::state::{Fence, Status};
+use super::state::Fence;
+use super::status::Status;
 use super::user::UserFence;
 use crate::check::{self, Violation};
 use crate::exec::Executor;

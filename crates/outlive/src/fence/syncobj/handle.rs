@@ -1,6 +1,7 @@
 //! A wait for points of sync objects, as its user has it.
 
-use super::wait::{self, Found, Maker};
+use super::make::Maker;
+use super::wait::{self, Found};
 use super::{Syncobj, SyncobjError, some};
 #[cfg(doc)]
 use crate::fence::Fence;

@@ -24,6 +24,7 @@
 mod cell;
 mod error;
 mod handle;
+mod make;
 pub(super) mod wait;
 
 pub use error::SyncobjError;
