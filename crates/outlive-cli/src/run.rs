@@ -11,6 +11,7 @@ use crate::error::{Exit, Stop};
 use crate::frames::FrameWriter;
 use crate::output;
 use crate::progress::{Progress, Show};
+use crate::report::style::Style;
 use crate::report::{Replay, counted, table};
 use crate::scenario::{FIRST_LOOK_FILE, Scenario};
 use crate::timeline::{self, Picture};
@@ -135,7 +136,7 @@ pub(crate) fn execute(
     if args.json {
         output::print(&done.results.to_json())?;
     } else if !args.quiet {
-        let mut text = table::render(&done.results, table::Style::of_stdout());
+        let mut text = table::render(&done.results, Style::of_stdout());
         text.push_str(&where_pictures_are(&done, pictures.timeline.as_deref()));
         output::print(&text)?;
     }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Traces say when a request came and how long its prompt and its answer were, not what that cost; the cost of a token is an
-//! argument, and the results say so. `read` knows the formats, `row` a line of them, `stamp` how they write time, `plan`
-//! turns rows into what the clients submit.
+//! argument, and the results say so. `read` knows the formats, `row` a line of them, `stamp` how they write time, `cost`
+//! what a row is assumed to cost, `plan` turns rows into what the clients submit.
 
 use std::path::Path;
 
@@ -15,12 +15,13 @@ use crate::error::{Exit, Stop, one_line};
 use crate::report::Replay;
 use crate::run::{self, Pictures, Replayed};
 
+mod cost;
 mod plan;
 mod read;
 mod row;
 mod stamp;
 
-use plan::Costs;
+use cost::Costs;
 
 /// Does what `args` ask for.
 ///

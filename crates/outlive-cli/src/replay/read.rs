@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::plan::Costs;
+use super::cost::Costs;
 use super::row::{Bad, EXPECTED, Format, Layout, Row, is_json};
 use crate::error::{InputError, Stop, one_line};
 

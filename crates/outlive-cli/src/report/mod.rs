@@ -9,6 +9,7 @@ mod busy;
 mod collect;
 mod record;
 mod results;
+pub mod style;
 pub mod table;
 mod verdict;
 mod words;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::report::Audit;
+use crate::report::style::Color;
 
 fn client(name: &str, group: Option<&str>, canceled: u64) -> ClientResult {
     let times = Percentiles { p50: Some(12), p99: Some(912_345), max: Some(1_020_000) };

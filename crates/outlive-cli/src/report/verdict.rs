@@ -1,7 +1,7 @@
 //! The audit in plain words. Used by the table.
 
 use super::results::Audit;
-use super::table::{BOLD, GREEN, RED, Style};
+use super::style::{BOLD, GREEN, RED, Style};
 use super::words::{counted, grouped, wrapped};
 
 /// A verdict, and a line for each thing that was looked at, with an `x` before what is not as it must be.

@@ -1,7 +1,7 @@
 //! Reads one `[[client]]`. Called by `read`; names are resolved later, by `names`.
 
+use super::limits::{MS_MAX, US_MAX, WEIGHT_MAX};
 use super::model::{Client, Device, Fault, FaultKind, OnError, Priority, Work};
-use super::read::{MS_MAX, US_MAX, WEIGHT_MAX};
 use super::section::Section;
 use crate::error::InputError;
 

@@ -1,9 +1,9 @@
 //! Reads one `[[event]]`. Called by `read`, once all clients are known.
 
 use super::client::ReadClient;
+use super::limits::{MS_MAX, WEIGHT_MAX};
 use super::model::{Action, ClientAction, Event, Priority, Target};
 use super::names;
-use super::read::{MS_MAX, WEIGHT_MAX};
 use super::section::Section;
 use crate::error::InputError;
 

@@ -13,6 +13,7 @@ use crate::input::read_text;
 
 mod client;
 mod event;
+mod limits;
 pub mod memory;
 pub mod model;
 mod names;

@@ -5,21 +5,14 @@ use toml::de::DeTable;
 use outlive::OFFENCES_MAX;
 use outlive::pool::SlotSet;
 
+use super::limits::{MS_MAX, SEED_MAX, US_MAX};
 use super::model::{Device, DeviceKind, Mode, Policy, Scenario, Scheduler};
 use super::section::{Section, Source};
 use super::{client, event, memory, names};
 use crate::error::InputError;
 
-/// The longest time in a file: a year. So sums of a few times in nanoseconds never overflow.
-pub(super) const MS_MAX: u64 = 365 * 24 * 3600 * 1000;
-/// The same in microseconds.
-pub(super) const US_MAX: u64 = MS_MAX * 1000;
-/// The largest integer of TOML.
-pub(crate) const SEED_MAX: u64 = i64::MAX.unsigned_abs();
 /// A pool leases at most so many slots of a kind.
 const VM_IDS_MAX: u32 = SlotSet::MOST;
-/// Weights are ratios; beyond this they are typing mistakes.
-pub(super) const WEIGHT_MAX: u32 = 1_000_000;
 
 const KEYS: &[&str] = &["name", "run_for_ms", "seed", "submit_latency_us", "device", "scheduler", "client", "event"];
 const DEVICE_KEYS: &[&str] = &["kind", "engines", "credits", "slice_us", "memory_mib", "watchdog_ms", "vm_ids"];
