@@ -3,7 +3,8 @@
 #![expect(clippy::disallowed_methods, clippy::std_instead_of_core, clippy::std_instead_of_alloc, reason = "on std")]
 
 use outlive::vm::{
-    Bo, BoCore, Edit, Flags, Flushed, Geometry, Request, Source, Step, ToClear, Vm, VmConfig, VmDriver, VmUse,
+    Bo, BoCore, Edit, Flags, Flushed, Geometry, Request, Source, StagedDriver, Step, ToClear, Vm, VmConfig, VmDriver,
+    VmUse,
 };
 use outlive::{Completion, Device, Driver, Executor, JobCx, QueueConfig};
 use std::error::Error;
@@ -55,7 +56,9 @@ impl VmDriver for Gpu {
     type Vm = (); // page tables
     type VmBo = ();
     type Mapping = ();
+}
 
+impl StagedDriver for Gpu {
     /// Something has left the address space and no job uses it: make the hardware forget it. May block.
     fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>) {
         for mapping in edit.clearing(&to_clear) {

@@ -78,6 +78,8 @@ pub enum Sabotage {
     AcceptNone,
     /// What has left an address space is freed before the driver has cleared it.
     ReleaseBeforeCleared,
+    /// What the mappings held that a bind job took out is dropped while jobs may use it.
+    ReleaseRemovedAtOnce,
     /// What is to be cleared of an address space is never looked at.
     SkipDrain,
     /// Who locks all of an address space forgets an external buffer.

@@ -11,6 +11,9 @@
 
 #[expect(dead_code, reason = "each test binary uses a part of it")]
 mod common;
+#[path = "vm_bind/gpu.rs"]
+#[expect(dead_code, reason = "as above")]
+mod vm_bind;
 #[path = "vm_lives/gpu.rs"]
 #[expect(dead_code, reason = "as above")]
 mod vm_gpu;
@@ -470,6 +473,11 @@ fn release_before_cleared() {
 #[test]
 fn skip_drain() {
     sees(Sabotage::SkipDrain, what_is_closed_is_cleared_then_freed);
+}
+
+#[test]
+fn release_removed_at_once() {
+    sees(Sabotage::ReleaseRemovedAtOnce, vm_bind::what_a_batch_takes_out_stays_while_jobs_use_it);
 }
 
 #[test]

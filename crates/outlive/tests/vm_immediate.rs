@@ -262,17 +262,13 @@ fn whichever_step_the_driver_fails_at_the_space_says_which_and_is_poisoned() {
 #[test]
 fn what_was_closed_or_reserved_since_is_named_and_nothing_is_done() {
     let data = Rc::new(());
-    let changes: [fn(&mut Tiles, BoId) -> Rule; 3] = [
-        |space, bo| {
-            assert!(space.close_bo(bo).is_some());
-            Rule::NotOpen { bo }
-        },
-        |space, _| {
+    let changes: [fn(&mut Tiles) -> Rule; 2] = [
+        |space| {
             let range = VaRange::new(300 * PAGE, PAGE, PAGE).unwrap();
             space.reserve_range(range).unwrap();
             Rule::ReservedRange { range, reserved: range }
         },
-        |space, _| {
+        |space| {
             drop(space.close());
             Rule::Closed
         },
@@ -281,7 +277,7 @@ fn what_was_closed_or_reserved_since_is_named_and_nothing_is_done() {
         let (mut space, _) = tiles(&data);
         let other = space.open_bo(PAGE, ()).unwrap();
         let prepared = space.prepare(&[unmap(0, 100), map(300, 1, other, 0, &data)]).unwrap();
-        let rule = change(&mut space, other);
+        let rule = change(&mut space);
         let before = contents(&space);
         let (steps, failed) = run(prepared, &mut space, usize::MAX);
         let failed = failed.unwrap_err();
@@ -289,6 +285,82 @@ fn what_was_closed_or_reserved_since_is_named_and_nothing_is_done() {
         assert_eq!((steps.len(), failed.request, failed.cause), (0, request, Cause::Refused(rule)));
         assert_eq!((contents(&space), space.is_poisoned()), (before, true));
     }
+}
+
+/// As if the buffer had been mapped, and closed then.
+#[test]
+fn a_buffer_that_was_closed_since_is_not_mapped_and_what_was_there_goes() {
+    let data = Rc::new(());
+    let (mut space, bo) = tiles(&data);
+    let other = space.open_bo(PAGE, ()).unwrap();
+    let requests = [map(0, 1, other, 0, &data), map(9, 1, bo, 0, &data), map(300, 1, other, 0, &data), unmap(20, 10)];
+    let prepared = space.prepare(&requests).unwrap();
+    assert!(space.close_bo(other).unwrap().is_empty());
+    // Its place in the table is somebody else's now.
+    let next = space.open_bo(PAGE, ()).unwrap();
+    let (steps, ran) = run(prepared, &mut space, usize::MAX);
+    assert!(ran.is_ok() && !space.is_poisoned());
+    assert!(matches!(steps[..], [Step::Remap { .. }, Step::Map { .. }, Step::Unmap { .. }]), "{steps:?}");
+    assert_eq!((space.mappings_of(next), space.mappings_of(bo), space.len()), (0, 10, 10));
+    let (first, second) = (space.find(0), space.find(PAGE).unwrap());
+    assert!(first.is_none() && second.range.base() == PAGE);
+}
+
+/// What a batch may need of the driver, against what the same batch comes to as a plan, on whatever is mapped by then.
+#[test]
+fn the_bounds_hold_whatever_is_mapped_when_it_runs() {
+    let data = Rc::new(());
+    let huge = 512;
+    let mut seed = 7_u64;
+    let mut next = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    let mut tight = [false; 2];
+    for _ in 0..2000 {
+        let mut space = Space::new(GEOMETRY).unwrap();
+        let bo = space.open_bo(8 * huge * PAGE, ()).unwrap();
+        let mut request = |space: &Tiles| {
+            let (page, pages) = (next(6 * huge), 1 + next(2 * huge));
+            assert!(!space.is_closed());
+            match next(3) {
+                0 => unmap(page, pages),
+                1 => protect(page, pages),
+                _ => map(page, pages, bo, next(huge), &data),
+            }
+        };
+        let batch = [request(&space), request(&space), request(&space)];
+        let prepared = space.prepare(&batch).unwrap();
+        let (tables, splits) = (prepared.tables(21), prepared.splits(21));
+        assert_eq!(
+            prepared.bos().unwrap(),
+            if batch.iter().any(|one| matches!(one, Request::Map { .. })) { vec![bo] } else { vec![] }
+        );
+        // One mapping of everything, so that whatever is cut is cut here.
+        let whole = map(0, 8 * huge, bo, 0, &data);
+        drop(space.plan(&[whole]).unwrap().commit());
+        let plan = space.plan(&batch).unwrap();
+        let mut cut = 0;
+        for request in 0..batch.len() {
+            let blocks = |va: u64| va / (huge * PAGE);
+            let steps = &plan.steps()[plan.steps_of(request)];
+            // Of what a request changes the tables are counted once, whatever mappings they are of.
+            let touched = steps.iter().filter(|step| matches!(step, Step::Map { .. })).map(|step| step.changes());
+            let (first, last) = (
+                touched.clone().map(|range| blocks(range.base())).min(),
+                touched.map(|range| blocks(range.last())).max(),
+            );
+            cut += first.zip(last).map_or(0, |(first, last)| last - first + 1);
+        }
+        assert!(
+            cut <= tables && plan.splits(21) <= splits,
+            "{batch:?}: {cut} of {tables}, {} of {splits}",
+            plan.splits(21)
+        );
+        tight[0] |= cut == tables && tables > 2;
+        tight[1] |= plan.splits(21) == splits && splits > 3;
+    }
+    assert_eq!(tight, [true; 2], "reached, too");
 }
 
 #[test]

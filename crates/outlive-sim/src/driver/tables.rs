@@ -9,7 +9,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use outlive::vm::{
-    Apply, Edit, Flags, Flushed, Mapping, OpenBo, Plan, Source, Space as Planner, Step, ToClear, VmDriver,
+    Apply, Edit, Flags, Flushed, Mapping, OpenBo, Plan, Source, Space as Planner, StagedDriver, Step, ToClear, VmDriver,
 };
 
 use super::bo::{Opening, SimBo};
@@ -243,7 +243,9 @@ impl VmDriver for SimDriver {
     type Vm = SimTables;
     type VmBo = Opened;
     type Mapping = ();
+}
 
+impl StagedDriver for SimDriver {
     fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>) {
         let tables = to_clear.vm_data();
         for range in edit.clearing(&to_clear).map(|mapping| mapping.range) {

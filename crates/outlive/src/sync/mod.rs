@@ -102,6 +102,9 @@ pub mod class {
     }
 
     classes! {
+        /// An address space that is changed by running jobs, for a moment ([`crate::vm::Look`]): no [`Lock`](super::Lock), but
+        /// who has it may neither wait for fences nor allocate, for a job on its way to a signal may need it.
+        VmSpace = 980 "address space for a moment";
         /// A device: its queues, its recovery.
         DeviceState = 1000 "outlive device";
         /// What a watcher of descriptors watches.

@@ -60,7 +60,7 @@ impl<V> fmt::Display for OpenRefused<V> {
 
 impl<V: fmt::Debug> core::error::Error for OpenRefused<V> {}
 
-/// A place of the table.
+/// A place of the table. Between [`Bos::take_place`] and [`Bos::set`] it is neither open nor free.
 pub(super) struct Place<V> {
     serial: u64,
     /// In bytes.
@@ -87,35 +87,71 @@ impl<V> Bos<V> {
     }
 
     pub(super) fn open(&mut self, size: u64, data: V) -> Result<BoId, (AllocError, V)> {
+        if let Some(places) = self.places_for_one() {
+            let more = places - self.places.len();
+            if let Err(error) = try_reserve(&mut self.places, more) {
+                return Err((error, data));
+            }
+        }
+        let Some(id) = self.take_place(size) else {
+            return Err((AllocError { bytes: size_of::<Place<V>>() }, data));
+        };
+        self.places[id.place as usize].data = Some(data);
+        Ok(id)
+    }
+
+    /// How many places there must be for one more buffer; none if there is one.
+    pub(super) fn places_for_one(&self) -> Option<usize> {
+        let count = self.places.len();
+        (self.free == NOWHERE && count == self.places.capacity()).then(|| count + count.max(4))
+    }
+
+    /// Moves into `wider`, which is empty. Allocates nothing, frees nothing; `wider` has the old memory then.
+    pub(super) fn move_to(&mut self, wider: &mut HeapVec<Place<V>>) {
+        if wider.capacity() > self.places.len() {
+            wider.append(&mut self.places);
+            core::mem::swap(&mut self.places, wider);
+        }
+    }
+
+    /// A place for a buffer that is not open before it is [`Bos::set`]; none if there is no room. Allocates nothing.
+    pub(super) fn take_place(&mut self, size: u64) -> Option<BoId> {
+        let head = Slot::NONE;
         if self.free == NOWHERE {
             let count = self.places.len();
-            let fits = u32::try_from(count).ok().filter(|place| *place < NOWHERE - 1);
-            let Some(place) = fits else {
-                return Err((AllocError { bytes: size_of::<Place<V>>() }, data));
-            };
+            let place = u32::try_from(count).ok().filter(|place| *place < NOWHERE - 1)?;
             if count == self.places.capacity() {
-                if let Err(error) = try_reserve(&mut self.places, count.max(4)) {
-                    return Err((error, data));
-                }
+                return None;
             }
-            #[expect(clippy::disallowed_methods, reason = "there is room: it was reserved above")]
-            self.places.push(Place {
-                serial: 0,
-                size: 0,
-                head: Slot::NONE,
-                mappings: 0,
-                data: None,
-                next_free: NOWHERE,
-            });
+            #[expect(clippy::disallowed_methods, reason = "there is room")]
+            self.places.push(Place { serial: 0, size: 0, head, mappings: 0, data: None, next_free: NOWHERE });
             self.free = place;
         }
         let place = self.free;
         let id = BoId { serial: next_id(), place };
-        let next_free = NOWHERE;
         let entry = &mut self.places[place as usize];
         self.free = entry.next_free;
-        *entry = Place { serial: id.serial, size, head: Slot::NONE, mappings: 0, data: Some(data), next_free };
-        Ok(id)
+        *entry = Place { serial: id.serial, size, head, mappings: 0, data: None, next_free: NOWHERE };
+        Some(id)
+    }
+
+    /// Opens the buffer whose place was taken; its data back if that place is gone.
+    pub(super) fn set(&mut self, id: BoId, data: V) -> Result<(), V> {
+        match self.places.get_mut(id.place as usize).filter(|entry| entry.serial == id.serial) {
+            Some(entry) => {
+                entry.data = Some(data);
+                Ok(())
+            }
+            None => Err(data),
+        }
+    }
+
+    /// Gives a place back that was taken and not set.
+    pub(super) fn give_back(&mut self, id: BoId) {
+        if let Some(entry) = self.places.get_mut(id.place as usize).filter(|entry| entry.serial == id.serial) {
+            (entry.serial, entry.next_free) = (0, self.free);
+            self.free = id.place;
+        }
     }
 
     /// The place of `id` if that is open here.

@@ -49,10 +49,11 @@ impl<D: VmDriver> VmBo<D> {
         &self.pair.vm.data
     }
 
-    /// The turn at its address space, if nobody has it: as [`Vm::try_edit`](super::Vm::try_edit).
+    /// The turn at its address space, if that has one and nobody has it: as [`Vm::try_edit`](super::Vm::try_edit).
     #[must_use]
     pub fn try_edit(&self) -> Option<Edit<D>> {
-        Edit::try_begin(&self.pair.vm)
+        let vm = &self.pair.vm;
+        if vm.in_moments { None } else { Edit::try_begin(vm) }
     }
 
     /// Whether it has not been closed.

@@ -46,6 +46,15 @@ impl<V, M> Space<V, M> {
 
     /// Checks everything about `request` that does not depend on other mappings.
     pub(super) fn check(&self, request: &Request<M>) -> Result<VaRange, Rule> {
+        let range = self.check_span(request)?;
+        if let Request::Map { source, .. } = request {
+            self.check_source(*source, range.len())?;
+        }
+        Ok(range)
+    }
+
+    /// As [`Space::check`], but for what is behind a mapping.
+    pub(super) fn check_span(&self, request: &Request<M>) -> Result<VaRange, Rule> {
         if self.is_closed() {
             return Err(Rule::Closed);
         }
@@ -59,9 +68,6 @@ impl<V, M> Space<V, M> {
         }
         if let Some(reserved) = self.reserved_in(range) {
             return Err(Rule::ReservedRange { range, reserved });
-        }
-        if let Request::Map { source, .. } = request {
-            self.check_source(*source, len)?;
         }
         Ok(range)
     }

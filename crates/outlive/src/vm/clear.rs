@@ -2,7 +2,7 @@
 //!
 //! # States
 //! *held* by whoever closed → *given up* (dropped: on the VM's own list) → *handed* to the driver's
-//! [`clear`](VmDriver::clear) once no job may use it any more → *cleared* → freed. Whoever holds it may say at once that it
+//! [`clear`](StagedDriver::clear) (or, step by step, its [`bind`](ImmediateDriver::bind)) once no job may use it any more → *cleared* → freed. Whoever holds it may say at once that it
 //! is cleared. Dropped by `clear`, it is in quarantine.
 //!
 //! # Guarantee
@@ -16,10 +16,12 @@
 
 use super::close::BoIter;
 use super::driver::VmDriver;
+#[cfg(doc)]
+use super::driver::{ImmediateDriver, StagedDriver};
 use super::mapping::Mapping;
 use super::pairs::{Over, PairInner, Phase};
 use super::shared::{VmInner, Whole};
-use super::{Edit, Iter, OpenBo};
+use super::{Edit, Iter, OpenBo, Space};
 use crate::exec::object::Object;
 use crate::sabotage::{self, Sabotage};
 use core::fmt;
@@ -38,8 +40,8 @@ impl Flushed {
 }
 
 /// A closed buffer in an address space, or a closed address space, whose mappings are still in the page tables. It owns their
-/// pages; see the module.
-#[must_use = "the mappings are still in the page tables; dropped, the driver's `clear` gets it on the reaper"]
+/// pages: they are freed once it was said to be cleared, and all who may have used them have ended.
+#[must_use = "the mappings are still in the page tables; dropped, the driver is asked to clear them on the reaper"]
 pub struct ToClear<D: VmDriver> {
     /// `None` while it is being dropped.
     what: Option<What<D>>,
@@ -70,7 +72,7 @@ impl<D: VmDriver> ToClear<D> {
         Self { what: Some(what), handed: true }
     }
 
-    fn what(&self) -> &What<D> {
+    pub(super) fn what(&self) -> &What<D> {
         match &self.what {
             Some(what) => what,
             None => unreachable!("taken by value or in the drop only"),
@@ -210,14 +212,21 @@ impl<D: VmDriver> Edit<D> {
     /// of another address space.
     #[must_use]
     pub fn clearing(&self, to_clear: &ToClear<D>) -> Clearing<'_, D> {
-        if !to_clear.is_of(self.vm()) {
-            return Clearing(Either::None);
+        Clearing::of(self, self.vm(), to_clear)
+    }
+}
+
+impl<'a, D: VmDriver> Clearing<'a, D> {
+    /// What `to_clear` stands for in `space`, which is that of `vm`.
+    pub(super) fn of(space: &'a Space<OpenBo<D>, D::Mapping>, vm: &Object<VmInner<D>>, to_clear: &ToClear<D>) -> Self {
+        if !to_clear.is_of(vm) {
+            return Self(Either::None);
         }
         match to_clear.what() {
-            What::Vm(_) => Clearing(Either::Whole(self.iter())),
+            What::Vm(_) => Self(Either::Whole(space.iter())),
             What::Bo(pair) => match &pair.state.lock().out {
-                Some((detached, _)) => Clearing(Either::Bo(self.detached(detached))),
-                None => Clearing(Either::None),
+                Some((detached, _)) => Self(Either::Bo(space.detached(detached))),
+                None => Self(Either::None),
             },
         }
     }

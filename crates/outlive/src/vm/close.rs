@@ -29,6 +29,11 @@ impl<V, M> Space<V, M> {
         BoIter { store: &self.store, at, bo: detached.bo }
     }
 
+    /// The detached mappings of `bo`, which is closed, from the one at `at` on.
+    pub(super) const fn detached_from(&self, bo: BoId, at: Slot) -> BoIter<'_, V, M> {
+        BoIter { store: &self.store, at, bo }
+    }
+
     pub(super) fn attached(&self, bo: BoId) -> BoIter<'_, V, M> {
         let at = self.store.bos.find(bo).map_or(Slot::NONE, |place| place.head);
         BoIter { store: &self.store, at, bo }
@@ -98,6 +103,11 @@ impl<V> Detached<V> {
         &self.data
     }
 
+    /// The first of the mappings.
+    pub(super) const fn head(&self) -> Slot {
+        self.head
+    }
+
     /// How many mappings are to be cleared.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -116,6 +126,13 @@ pub(super) struct BoIter<'a, V, M> {
     store: &'a Store<V, M>,
     at: Slot,
     bo: BoId,
+}
+
+impl<V, M> BoIter<'_, V, M> {
+    /// Where the next one is.
+    pub(super) const fn at(&self) -> Slot {
+        self.at
+    }
 }
 
 impl<'a, V, M> Iterator for BoIter<'a, V, M> {

@@ -1,9 +1,15 @@
 //! What a driver with address spaces says about itself: its buffers, and how what has left an address space is cleared.
 
-use super::clear::ToClear;
+use super::clear::{Flushed, ToClear};
 use super::edit::Edit;
 use super::handle::Vm;
+use super::mapping::Source;
+use super::mode::Mode;
 use super::open_in::OpenIn;
+use super::pairs::{OpenBo, PairInner};
+use super::space::Space;
+use super::step::Step;
+use crate::FenceError;
 use crate::device::{Device, Driver};
 use crate::exec::next_id;
 use crate::mem::AllocError;
@@ -11,15 +17,18 @@ use crate::mem::shared::Ref;
 use crate::resv::{Locked, Reservation, Sealed};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Lock, class};
+use core::fmt;
 
-/// A driver whose device has address spaces.
+/// A driver whose device has address spaces: what is kept with them. How they are changed is said by [`StagedDriver`], or
+/// [`ImmediateDriver`], or both.
 ///
 /// # Contexts
-/// | call | where | may allocate | may block | whose turn at the address space |
+/// | call | where | may allocate | may block | who has the space |
 /// |---|---|---|---|---|
-/// | [`clear`](VmDriver::clear) | reaper lane | yes | yes, also for fences | its own: `edit` |
-/// | `Drop` of [`Vm`](VmDriver::Vm), [`VmBo`](VmDriver::VmBo), [`Bo`](VmDriver::Bo), and of mappings' data that left with a close | reaper lane | yes | yes | nobody's |
-/// | `Drop` of data that a change leaves over | where its [`Binding`](super::Binding) is dropped | | | |
+/// | [`StagedDriver::clear`] | reaper lane | yes | yes, also for fences | it: `edit` |
+/// | [`ImmediateDriver::bind`], [`flush`](ImmediateDriver::flush) | signalling lane, who submits a bind job, who ends a [`Look`](super::Look), reaper lane | no | no | in `bind` it: `cx.space`; in `flush` somebody |
+/// | `Drop` of [`Vm`](VmDriver::Vm), [`VmBo`](VmDriver::VmBo), [`Bo`](VmDriver::Bo), of mappings' data that left with a close or a bind job, of [`Room`](ImmediateDriver::Room) | reaper lane | yes | yes | nobody |
+/// | `Drop` of data that a staged change leaves over | where its [`Binding`](super::Binding) is dropped | | | |
 ///
 /// No lock of the library is held in any of them.
 pub trait VmDriver: Driver {
@@ -31,12 +40,71 @@ pub trait VmDriver: Driver {
     type VmBo: Send + Sync + 'static;
     /// What it keeps with each mapping. A split copies it.
     type Mapping: Clone + Send + 'static;
+}
 
+/// A driver with address spaces whose changes are planned by whoever has the turn ([`Staged`](super::Staged)).
+pub trait StagedDriver: VmDriver {
     /// Clears the entries of what has left the address space (`edit.`[`clearing`](Edit::clearing)), flushes every translation
     /// cache that may have them, and then says so: [`ToClear::cleared`], here or later, from any context. No job that may use
     /// them is on the hardware any more. Dropping `to_clear` says that it could not be done: it is never freed, and
     /// counted ([`VmStatus::quarantined`](super::VmStatus::quarantined)).
     fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>);
+}
+
+/// A driver with address spaces that are changed by running bind jobs ([`Immediate`](super::Immediate)).
+///
+/// Its [`Mapping`](VmDriver::Mapping) is cloned in the signalling path, for each piece that a batch leaves: plain data or a
+/// counted pointer, whose clone allocates nothing.
+pub trait ImmediateDriver: VmDriver {
+    /// What it puts aside for one batch ([`VmPrepared::accept`](super::VmPrepared::accept)): page tables. What is left of it is
+    /// dropped with it.
+    type Room: Send + 'static;
+
+    /// Carries one step out on the page tables. Nobody else changes them, or the space, meanwhile. All memory that it takes is in
+    /// `cx.room`; there is none where what was closed is cleared, which takes none: whole mappings go.
+    ///
+    /// # Errors
+    /// It cannot be done. The bind job fails with this, and the address space is poisoned; what was to be cleared is never
+    /// freed.
+    fn bind(&self, cx: &mut BindCx<'_, Self>, step: &Step<&Self::Mapping>) -> Result<(), FenceError>;
+
+    /// No translation that the steps before have taken away can be used once this returns. Called after the steps of a batch,
+    /// also if one has failed, and before the batch's job is completed.
+    ///
+    /// # Errors
+    /// It cannot be excluded. The bind job fails with this, the address space is poisoned, and nothing that leaves it is ever
+    /// freed.
+    fn flush(&self, vm: &Self::Vm) -> Result<Flushed, FenceError>;
+}
+
+/// What [`ImmediateDriver::bind`] is given.
+pub struct BindCx<'a, D: ImmediateDriver> {
+    /// What the driver keeps with the address space.
+    pub vm: &'a D::Vm,
+    /// What it has put aside for the batch; none where what was closed is cleared.
+    pub room: Option<&'a mut D::Room>,
+    /// The space as it is before the step.
+    pub space: &'a Space<OpenBo<D>, D::Mapping>,
+    /// The buffer that is cleared, which the space does not know any more.
+    pub(super) closing: Option<&'a PairInner<D>>,
+}
+
+impl<'a, D: ImmediateDriver> BindCx<'a, D> {
+    /// The buffer behind a step of this call, and what the driver keeps with it here; none if it is sparse.
+    #[must_use]
+    pub fn bo(&self, source: Source) -> Option<(&'a D::Bo, &'a D::VmBo)> {
+        let id = source.bo()?;
+        match self.closing.filter(|pair| pair.id == id) {
+            Some(pair) => Some((&pair.bo, &pair.data)),
+            None => self.space.bo(id).map(|open| (open.bo(), open.data())),
+        }
+    }
+}
+
+impl<D: ImmediateDriver> fmt::Debug for BindCx<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BindCx({:?})", self.space)
+    }
 }
 
 /// A counted pointer to one of the driver's buffers. Clones are the same buffer; its pages go when the last is dropped.
@@ -74,7 +142,7 @@ impl BoCore {
 
     /// For a buffer that is local to `vm`. It keeps the reservation, not the address space. Allocates nothing.
     #[must_use]
-    pub fn local<D: VmDriver>(vm: &Vm<D>, size: u64) -> Self {
+    pub fn local<D: VmDriver, M: Mode>(vm: &Vm<D, M>, size: u64) -> Self {
         let inner = vm.inner();
         let evictions = Some(inner.local_evictions.clone());
         Self::with(inner.device.shared.id, size, inner.reservation.clone(), evictions)

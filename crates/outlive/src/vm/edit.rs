@@ -6,16 +6,16 @@
 //! taken out of the space. So a close never waits for an edit, and the next one does not see the buffer any more.
 
 use super::bo::BoId;
+use super::body::Body;
 use super::buffer::VmBo;
 use super::change::VmPlan;
-use super::close::{BoIter, Detached};
 use super::driver::{Bo, VmDriver};
 use super::handle::VmError;
-use super::pairs::{BoFacts, OpenBo, PairInner, Phase};
+use super::pairs::{BoFacts, OpenBo, PairInner};
 use super::request::{PlanError, Request};
-use super::shared::{Body, Figures, State, VmInner, Whole};
+use super::shared::{State, VmInner};
 use super::space::{Space, SpaceError};
-use super::turn::wait_in_line;
+use super::turn::{PATIENCE, wait_in_line};
 use super::{OpenRefused, VaRange};
 use crate::check::{self, Violation};
 use crate::exec::object::Object;
@@ -47,6 +47,10 @@ pub enum EditRefused {
     InSignallingSection,
     /// Waiting is not allowed in a closure or waker of a fence.
     InCallback,
+    /// The address space is changed by running bind jobs, and has no turn.
+    Immediate,
+    /// The address space is changed by whoever has the turn, who may keep it.
+    Staged,
 }
 
 impl fmt::Display for EditRefused {
@@ -54,7 +58,9 @@ impl fmt::Display for EditRefused {
         f.write_str(match self {
             Self::WouldDeadlock => "this thread is changing the address space already: end that first",
             Self::InSignallingSection => "a signalling path may not wait for an address space",
-            Self::InCallback => "a callback may not wait for an address space: use `try_edit`",
+            Self::InCallback => "a callback may not wait for an address space: use `try_edit`, or `try_look`",
+            Self::Immediate => "the address space is changed by running bind jobs: use `look`",
+            Self::Staged => "the address space is changed by whoever has the turn: use `edit`",
         })
     }
 }
@@ -78,7 +84,7 @@ impl<D: VmDriver> Edit<D> {
                 check::after_unlock::<class::VmTurn>();
                 return Err(EditRefused::WouldDeadlock);
             }
-            state = wait_in_line(&vm.state, state, |state| &mut state.turn);
+            state = wait_in_line(&vm.state, state, |state| &mut state.turn, None).0;
         }
         Ok(Self::with(vm, state))
     }
@@ -89,11 +95,16 @@ impl<D: VmDriver> Edit<D> {
         state.turn.try_take().then(|| Self::without_waiting(vm, state))
     }
 
-    /// As `try_begin`; if it is taken, the VM's work is queued again when it is free.
+    /// For the reaper, which waits in line as long as that is no harm to others. If it does not get the turn, the VM's work is
+    /// queued again when that is free.
     pub(super) fn for_work(vm: &Object<VmInner<D>>) -> Option<Self> {
         let mut state = vm.state.lock();
-        state.work_waits = !state.turn.try_take();
-        (!state.work_waits).then(|| Self::without_waiting(vm, state))
+        let mut mine = state.turn.try_take();
+        if !mine && !state.turn.is_mine() {
+            (state, mine) = wait_in_line(&vm.state, state, |state| &mut state.turn, Some(PATIENCE));
+        }
+        state.work_waits = !mine;
+        mine.then(|| Self::without_waiting(vm, state))
     }
 
     fn without_waiting(vm: &Object<VmInner<D>>, state: Guard<'_, class::VmState, State<D>>) -> Self {
@@ -103,8 +114,9 @@ impl<D: VmDriver> Edit<D> {
     }
 
     fn with(vm: &Object<VmInner<D>>, mut state: Guard<'_, class::VmState, State<D>>) -> Self {
-        let body = state.body.take();
-        debug_assert!(body.is_some(), "whoever has the turn has the space");
+        // Of one that is changed by running jobs the turn is only a place in line for those who make room in it.
+        let body = if vm.in_moments { None } else { state.body.take() };
+        debug_assert!(vm.in_moments || body.is_some(), "whoever has the turn has the space");
         drop(state);
         let mut edit = Self { vm: vm.clone(), body, thread_bound: PhantomData };
         edit.settle();
@@ -129,56 +141,10 @@ impl<D: VmDriver> Edit<D> {
         }
     }
 
-    pub(super) fn detached(&self, detached: &Detached<OpenBo<D>>) -> BoIter<'_, OpenBo<D>, D::Mapping> {
-        self.body().space.detached(detached)
-    }
-
     /// Takes the mappings of closed buffers out, and learns what was said of the VM meanwhile.
     fn settle(&mut self) {
-        loop {
-            let pair = {
-                let mut state = self.vm.state.lock();
-                let (closed, poisoned) = (state.closed, state.poisoned);
-                // Once the driver has the whole VM, what is mapped is its to clear.
-                let settles = matches!(state.whole, Whole::Open | Whole::Closed | Whole::GivenUp(..));
-                let pair = if settles { state.closing.pop() } else { None };
-                drop(state);
-                let space = &mut self.body_mut().space;
-                space.closed |= closed;
-                if poisoned {
-                    space.poison();
-                }
-                pair
-            };
-            match pair {
-                Some(pair) => self.take_out(pair),
-                None => return,
-            }
-        }
-    }
-
-    fn take_out(&mut self, pair: Object<PairInner<D>>) {
-        let body = self.body_mut();
-        body.table.remove(pair.key);
-        body.bytes -= pair.size;
-        let Some(detached) = body.space.close_bo(pair.id) else { return };
-        let mut state = self.vm.state.lock();
-        state.unlist(&pair);
-        state.out += 1;
-        // Only now: a change that had the turn when the buffer was closed may have taken mappings of it out.
-        let ticket = state.grace.ticket();
-        let phase = {
-            let mut own = pair.state.lock();
-            own.out = Some((detached, ticket));
-            own.phase
-        };
-        match phase {
-            Phase::GivenUp => state.waiting.push(pair),
-            Phase::Cleared => state.done.push(pair),
-            Phase::Open | Phase::Closed | Phase::Handed => {
-                drop(state);
-                drop(pair);
-            }
+        if let Some(body) = &mut self.body {
+            body.settle(&self.vm);
         }
     }
 
@@ -195,18 +161,7 @@ impl<D: VmDriver> Edit<D> {
         }
         // It may be there with its end begun since.
         self.settle();
-        let core = bo.core();
-        let vm_device = self.vm.device.shared.id;
-        if core.device() != vm_device {
-            return Err(VmError::OtherDevice { bo: core.device(), vm: vm_device });
-        }
-        let facts = BoFacts {
-            key: core.id(),
-            size: core.size(),
-            external: *core.reservation() != self.vm.reservation,
-            evictions: core.evictions(),
-            open_in: core.open_in_made()?,
-        };
+        let facts = BoFacts::of(bo, &self.vm)?;
         let (key, size) = (facts.key, facts.size);
         // Foreign code first: it may panic.
         let (data, bo) = (data(), bo.clone());
@@ -247,20 +202,13 @@ impl<D: VmDriver> Edit<D> {
     /// Another handle on the pair of `bo` and this address space, if it is open here. O(1).
     #[must_use]
     pub fn find_bo(&self, bo: &D::Bo) -> Option<VmBo<D>> {
-        let id = self.body().table.get(bo.core().id())?;
-        self.handle_of(id)
+        self.body().find(bo.core().id())
     }
 
     /// Another handle on the pair that a mapping names.
     #[must_use]
     pub fn handle_of(&self, id: BoId) -> Option<VmBo<D>> {
-        let open = self.bo(id)?;
-        let mut state = open.inner().state.lock();
-        if state.phase != Phase::Open || state.handles == 0 {
-            return None;
-        }
-        state.handles += 1;
-        Some(VmBo::new(open.pair(&state)))
+        self.body().handle_of(id)
     }
 
     /// As [`Space::plan`].
@@ -292,7 +240,7 @@ impl<D: VmDriver> Edit<D> {
 }
 
 /// Lets whoever locks all of the VM know of `pair`.
-fn list<D: VmDriver>(vm: &VmInner<D>, pair: &PairInner<D>) -> Result<(), VmError> {
+pub(super) fn list<D: VmDriver>(vm: &VmInner<D>, pair: &PairInner<D>) -> Result<(), VmError> {
     if !pair.external {
         vm.state.lock().list(pair);
         return Ok(());
@@ -312,17 +260,14 @@ impl<D: VmDriver> Deref for Edit<D> {
 
 impl<D: VmDriver> Drop for Edit<D> {
     fn drop(&mut self) {
-        let Some(body) = self.body.take() else { return };
-        let figures = Figures {
-            mappings: body.space.len(),
-            bos: body.table.len(),
-            bytes: body.bytes,
-            memory: body.space.memory(),
-        };
+        let body = self.body.take();
+        let figures = body.as_ref().map(Body::figures);
         let (next, poke) = {
             let mut state = self.vm.state.lock();
-            state.body = Some(body);
-            state.figures = figures;
+            if let Some(figures) = figures {
+                state.body = body;
+                state.figures = figures;
+            }
             let next = state.turn.pass_on();
             let poke = next.is_none() && core::mem::take(&mut state.work_waits);
             (next, poke)

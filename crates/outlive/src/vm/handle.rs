@@ -5,14 +5,20 @@
 //! cleared once no job may use it, then freed. It is gone when the last of the others is.
 
 use super::VmBo;
+use super::bind::{self, VmPrepared};
+use super::body::Body;
 use super::clear::{ToClear, What};
-use super::driver::VmDriver;
+use super::driver::{ImmediateDriver, StagedDriver, VmDriver};
 use super::edit::{Edit, EditRefused};
 use super::locks::VmLocks;
-use super::shared::{Body, Parts, VmInner, Whole};
+use super::look::{self, Look};
+use super::mode::{Immediate, Mode, Staged};
+use super::request::{PlanError, Request};
+use super::shared::{Parts, Sweep, VmInner, Whole};
 use super::space::{Geometry, Space, SpaceError};
 use super::table::Table;
 use super::usage::VmUse;
+use super::{sweep, work};
 use crate::device::Device;
 use crate::exec::object::Object;
 use crate::fence::UserFence;
@@ -22,11 +28,14 @@ use crate::queue::Drained;
 use crate::resv::{Attempt, LockError, Reservation};
 use crate::sync::atomic::AtomicU64;
 use core::fmt;
+use core::marker::PhantomData;
 
-/// A handle on an address space of a device. Clones are the same one. The last one's drop closes it; any context.
-pub struct Vm<D: VmDriver> {
+/// A handle on an address space of a device, and how that is changed: [`Staged`], or [`Immediate`]. Clones are the same one. The
+/// last one's drop closes it; any context.
+pub struct Vm<D: VmDriver, M: Mode = Staged> {
     vm: Object<VmInner<D>>,
     drained: UserFence,
+    mode: PhantomData<fn() -> M>,
 }
 
 /// How an address space is made.
@@ -59,7 +68,7 @@ impl VmConfig {
     }
 }
 
-/// Why an address space was not made, or a buffer not opened.
+/// Why an address space was not made, a buffer not opened, or a batch not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VmError {
@@ -83,6 +92,8 @@ pub enum VmError {
     },
     /// It cannot be changed here and now.
     Refused(EditRefused),
+    /// A batch was not accepted.
+    Plan(PlanError),
     /// Its reservation could not be locked: an external buffer is opened with the address space's.
     Lock(LockError),
     /// No memory.
@@ -100,6 +111,7 @@ impl fmt::Display for VmError {
             Self::Closed => f.write_str("the address space is closed: make another one"),
             Self::TooManyBos { limit } => write!(f, "more than {limit} open buffers: close some"),
             Self::Refused(error) => error.fmt(f),
+            Self::Plan(error) => error.fmt(f),
             Self::Lock(error) => error.fmt(f),
             Self::NoMemory(error) => error.fmt(f),
         }
@@ -155,28 +167,17 @@ pub struct VmStatus {
     pub poisoned: bool,
 }
 
-impl<D: VmDriver> Vm<D> {
-    /// An empty address space of `device`, with what the driver keeps with it. Allocates.
+impl<D: StagedDriver> Vm<D, Staged> {
+    /// An empty address space of `device`, with what the driver keeps with it, to be changed by whoever has the turn. Allocates.
     ///
     /// # Errors
     /// [`VmError::Space`], [`VmError::NoMemory`].
     pub fn new(device: &Device<D>, config: VmConfig, data: D::Vm) -> Result<Self, VmError> {
-        let mut space = Space::new(config.geometry).map_err(VmError::Space)?;
-        space.set_limit(config.mappings_max);
-        let body = Body { space, table: Table::new(), bytes: 0, bos_max: config.bos_max };
-        let (source, drained) = UserFence::new(device.executor(), "address space gone")?;
-        let parts = Parts {
-            reservation: Reservation::new()?,
-            local_evictions: Ref::try_new(AtomicU64::new(0))?,
-            data,
-            device: device.inner().clone(),
-        };
-        let vm = Object::try_new(device.executor().hub(), |header| {
-            Ok::<_, AllocError>(VmInner::new(header.announce(source), body, parts))
-        })?;
-        Ok(Self { vm, drained })
+        Self::with(device, config, data, (work::run, false))
     }
+}
 
+impl<D: VmDriver> Vm<D, Staged> {
     /// Waits for the turn to change the address space. Blocks while somebody else has it.
     ///
     /// # Errors
@@ -199,6 +200,82 @@ impl<D: VmDriver> Vm<D> {
     #[track_caller]
     pub fn open(&self, bo: &D::Bo, data: impl FnOnce() -> D::VmBo) -> Result<VmBo<D>, VmError> {
         self.edit()?.open(bo, data)
+    }
+}
+
+impl<D: ImmediateDriver> Vm<D, Immediate> {
+    /// An empty address space of `device`, with what the driver keeps with it, to be changed by running bind jobs. Allocates.
+    ///
+    /// # Errors
+    /// [`VmError::Space`], [`VmError::NoMemory`].
+    pub fn immediate(device: &Device<D>, config: VmConfig, data: D::Vm) -> Result<Self, VmError> {
+        Self::with(device, config, data, (sweep::run, true))
+    }
+
+    /// Accepts a batch for a bind job, with all memory of the library that it can need; and says what the driver must put aside
+    /// for it. It is worked out when it runs ([`Bind::run`](super::Bind::run)), against what is mapped then. May block;
+    /// allocates, with the space given back.
+    ///
+    /// # Errors
+    /// [`VmError::Plan`]: the first request that breaks a rule, and which; or no memory. [`VmError::Refused`].
+    #[track_caller]
+    pub fn prepare(&self, requests: &[Request<D::Mapping>]) -> Result<VmPrepared<D>, VmError> {
+        bind::prepare(&self.vm, requests)
+    }
+
+    /// Opens a buffer, so that it can be mapped: as [`Edit::open`]. May block; allocates, with the space given back.
+    ///
+    /// # Errors
+    /// [`VmError`]; nothing was changed.
+    #[track_caller]
+    pub fn open(&self, bo: &D::Bo, data: impl FnOnce() -> D::VmBo) -> Result<VmBo<D>, VmError> {
+        look::open(&self.vm, bo, data)
+    }
+
+    /// Waits until nobody has the space, and takes it for a moment, to look at it or to change entries by hand (an eviction).
+    /// Blocks for moments only.
+    ///
+    /// # Errors
+    /// [`EditRefused`].
+    #[track_caller]
+    pub fn look(&self) -> Result<Look<D>, EditRefused> {
+        Look::wait(&self.vm)
+    }
+
+    /// The space for a moment, if nobody has it. Any context but a driver's [`bind`](ImmediateDriver::bind); does not wait.
+    #[must_use]
+    pub fn try_look(&self) -> Option<Look<D>> {
+        Look::try_begin(&self.vm)
+    }
+}
+
+impl<D: VmDriver, M: Mode> Vm<D, M> {
+    fn with(
+        device: &Device<D>,
+        config: VmConfig,
+        data: D::Vm,
+        (sweep, in_moments): (Sweep<D>, bool),
+    ) -> Result<Self, VmError> {
+        let mut space = Space::new(config.geometry).map_err(VmError::Space)?;
+        space.set_limit(config.mappings_max);
+        if in_moments {
+            // What the first promise allocates.
+            drop(space.store.promise(0)?);
+        }
+        let body = Body { space, table: Table::new(), bytes: 0, bos_max: config.bos_max };
+        let (source, drained) = UserFence::new(device.executor(), "address space gone")?;
+        let parts = Parts {
+            sweep,
+            in_moments,
+            reservation: Reservation::new()?,
+            local_evictions: Ref::try_new(AtomicU64::new(0))?,
+            data,
+            device: device.inner().clone(),
+        };
+        let vm = Object::try_new(device.executor().hub(), |header| {
+            Ok::<_, AllocError>(VmInner::new(header.announce(source), body, parts))
+        })?;
+        Ok(Self { vm, drained, mode: PhantomData })
     }
 
     /// For a job's payload: keeps what is mapped where it is until the job has retired. Any context; allocates nothing.
@@ -293,14 +370,14 @@ impl<D: VmDriver> Vm<D> {
     }
 }
 
-impl<D: VmDriver> Clone for Vm<D> {
+impl<D: VmDriver, M: Mode> Clone for Vm<D, M> {
     fn clone(&self) -> Self {
         self.vm.state.lock().handles += 1;
-        Self { vm: self.vm.clone(), drained: self.drained.clone() }
+        Self { vm: self.vm.clone(), drained: self.drained.clone(), mode: PhantomData }
     }
 }
 
-impl<D: VmDriver> Drop for Vm<D> {
+impl<D: VmDriver, M: Mode> Drop for Vm<D, M> {
     fn drop(&mut self) {
         let last = {
             let mut state = self.vm.state.lock();
@@ -313,7 +390,7 @@ impl<D: VmDriver> Drop for Vm<D> {
     }
 }
 
-impl<D: VmDriver> fmt::Debug for Vm<D> {
+impl<D: VmDriver, M: Mode> fmt::Debug for Vm<D, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Vm({:?})", self.status())
     }

@@ -1,6 +1,8 @@
 //! Immediate working: a batch is accepted, with all memory it can need, when its bind job is submitted; its steps are worked out
 //! and carried out when the job runs, in the signalling path, against whatever is mapped by then.
 //!
+//! This is the decision alone; bind jobs of an address space with handles are in [`Vm::prepare`](super::Vm::prepare).
+//!
 //! # States
 //! ```text
 //!   Space ──prepare(requests)──▶ Prepared ──run(space, driver)──▶ Ran: to be dropped where the driver's data may be
@@ -22,13 +24,15 @@
 //! be unmapped, and is cleared by a close. For the same reason a mapping whose entries a driver may leave (`keep`) goes with the
 //! step that maps the new one.
 
-use super::mapping::{Flags, Mapping};
+use super::bo::BoId;
+use super::mapping::{Flags, Mapping, Source};
+use super::plan::blocks;
 use super::range::VaRange;
 use super::request::{PlanError, Request, Rule};
 use super::space::Space;
 use super::step::Step;
 use super::store::Promise;
-use crate::mem::{HeapVec, try_reserve};
+use crate::mem::{AllocError, HeapVec, try_reserve};
 use core::fmt;
 
 /// A batch of requests that was accepted, with the memory to carry it out later: what a bind job's payload carries. Dropped
@@ -54,8 +58,8 @@ pub struct Ran<M = ()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause<E> {
-    /// The request breaks a rule that it kept when it was prepared: its buffer, or the space, was closed since, a range reserved,
-    /// or the space poisoned. No request of the batch was carried out.
+    /// The request breaks a rule that it kept when it was prepared: the space was closed since, or poisoned, or a range was
+    /// reserved. No request of the batch was carried out.
     Refused(Rule),
     /// The driver could not carry out a step. Those before it were.
     Driver(E),
@@ -132,22 +136,52 @@ impl<V, M: Clone> Space<V, M> {
     /// # Errors
     /// The first request that breaks a rule, and which; or no memory. Nothing was changed.
     pub fn prepare(&mut self, requests: &[Request<M>]) -> Result<Prepared<M>, PlanError> {
-        let at = |request: usize| move |rule: Rule| PlanError { request, rule };
+        let room = self.room_for_all(requests)?;
+        let no_memory = no_memory_for(requests);
+        let own = copied(requests).map_err(no_memory)?;
+        self.store.reserve(room).map_err(no_memory)?;
+        self.prepare_in_room(own, room).map_err(no_memory)
+    }
+}
+
+/// A copy of `requests`. Allocates.
+pub(super) fn copied<M: Clone>(requests: &[Request<M>]) -> Result<HeapVec<Request<M>>, AllocError> {
+    let mut own = HeapVec::new();
+    try_reserve(&mut own, requests.len())?;
+    own.extend_from_slice(requests);
+    Ok(own)
+}
+
+/// Memory that is missing is missing for the last of them.
+pub(super) fn no_memory_for<M>(requests: &[Request<M>]) -> impl Fn(AllocError) -> PlanError + Copy + use<M> {
+    let request = requests.len().saturating_sub(1);
+    move |error| PlanError { request, rule: error.into() }
+}
+
+impl<V, M> Space<V, M> {
+    /// Checks a batch that is to be run later: for how many mappings it needs room.
+    pub(super) fn room_for_all(&self, requests: &[Request<M>]) -> Result<usize, PlanError> {
         let mut room = 0;
         for (number, request) in requests.iter().enumerate() {
-            self.check(request).map_err(at(number))?;
+            let refuse = |rule: Rule| PlanError { request: number, rule };
+            self.check(request).map_err(refuse)?;
             room += room_for(request);
             let most = self.len().saturating_add(self.store.promised()).saturating_add(room);
             if most > self.limit() && !matches!(request, Request::Unmap { .. }) {
-                return Err(at(number)(Rule::TooMany { limit: self.limit() }));
+                return Err(refuse(Rule::TooMany { limit: self.limit() }));
             }
         }
-        let last = requests.len().saturating_sub(1);
-        let mut own = HeapVec::new();
-        try_reserve(&mut own, requests.len()).map_err(|error| at(last)(error.into()))?;
-        own.extend_from_slice(requests);
-        let room = self.store.promise(room).map_err(|error| at(last)(error.into()))?;
-        Ok(Prepared { space: self.id, requests: own, room })
+        Ok(room)
+    }
+
+    /// Accepts a batch that was checked and for which there is room. Allocates only if it is the first.
+    pub(super) fn prepare_in_room(
+        &mut self,
+        requests: HeapVec<Request<M>>,
+        room: usize,
+    ) -> Result<Prepared<M>, AllocError> {
+        let room = self.store.promise_in_room(room)?;
+        Ok(Prepared { space: self.id, requests, room })
     }
 }
 
@@ -170,14 +204,63 @@ impl<V, M> Space<V, M> {
     }
 }
 
-impl<M: Clone> Prepared<M> {
+impl<M> Prepared<M> {
     /// What was asked for.
     #[must_use]
     pub fn requests(&self) -> &[Request<M>] {
         &self.requests
     }
 
-    /// Carries the requests out: works each step out, in the same order as a plan's, has `driver` carry it out, and commits it.
+    /// The buffers that are to be mapped, each once. Whose mappings will go is not known before it is run. Allocates.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn bos(&self) -> Result<HeapVec<BoId>, AllocError> {
+        let sources = self.requests.iter().filter_map(|request| match request {
+            Request::Map { source, .. } => source.bo(),
+            Request::Unmap { .. } | Request::Protect { .. } => None,
+        });
+        let mut bos = HeapVec::new();
+        try_reserve(&mut bos, self.requests.len())?;
+        bos.extend(sources);
+        bos.sort_unstable();
+        bos.dedup();
+        Ok(bos)
+    }
+
+    /// The most page-table pages that it can need beside those for [`Prepared::splits`], whatever is mapped when it is run, in a
+    /// table whose directory entries cover 2^`covers` bytes each: sum this over the levels. As for a plan
+    /// ([`Plan::tables`](super::Plan::tables)), so much is to be put aside, and what is not used goes back.
+    #[must_use]
+    pub fn tables(&self, covers: u32) -> u64 {
+        let grows = self.requests.iter().filter(|request| !matches!(request, Request::Unmap { .. }));
+        grows.map(|request| blocks(span(request), covers)).fold(0, u64::saturating_add)
+    }
+
+    /// The most entries of 2^`shift` bytes (huge pages) that must be split into smaller ones, whatever is mapped when it is run:
+    /// each needs a page table. Only where a request starts or ends inside of one.
+    #[must_use]
+    pub fn splits(&self, shift: u32) -> u64 {
+        self.requests.iter().map(|request| edges_inside(span(request), shift)).fold(0, u64::saturating_add)
+    }
+}
+
+/// The range of a request that was checked.
+const fn span<M>(request: &Request<M>) -> VaRange {
+    let (va, len) = request.span();
+    VaRange::between(va, va + (len - 1))
+}
+
+/// In how many aligned blocks of 2^`shift` bytes `range` starts or ends without filling them from there on.
+fn edges_inside(range: VaRange, shift: u32) -> u64 {
+    let Some(mask) = 1_u64.checked_shl(shift).map(|size| size - 1) else { return 0 };
+    let (below, above) = (range.base() & mask != 0, range.last() & mask != mask);
+    let same_block = range.base() & !mask == range.last() & !mask;
+    u64::from(below) + u64::from(above) - u64::from(below && above && same_block)
+}
+
+impl<M: Clone> Prepared<M> {
+    /// Carries the requests out: a map request whose buffer was closed since only unmaps, as if the close had come after it. Works each step out, in the same order as a plan's, has `driver` carry it out, and commits it.
     /// The space that `driver` is given says what is behind a buffer's number.
     ///
     /// The library allocates nothing, frees nothing of the driver's, and does not wait: legal in the signalling path if `driver`
@@ -221,7 +304,7 @@ impl<V, M: Clone, E, F: FnMut(&Space<V, M>, &Step<&M>) -> Result<(), E>> Now<'_,
     /// Carries all out, or says which not.
     fn all(&mut self, requests: &[Request<M>]) -> Option<(usize, Cause<E>)> {
         let numbered = || requests.iter().enumerate();
-        let refused = numbered().find_map(|(number, request)| Some((number, self.space.check(request).err()?)));
+        let refused = numbered().find_map(|(number, request)| Some((number, self.space.check_span(request).err()?)));
         if let Some((number, rule)) = refused {
             return Some((number, Cause::Refused(rule)));
         }
@@ -230,8 +313,11 @@ impl<V, M: Clone, E, F: FnMut(&Space<V, M>, &Step<&M>) -> Result<(), E>> Now<'_,
 
     fn one(&mut self, request: &Request<M>) -> Result<(), E> {
         // It was checked.
-        let Ok(range) = self.space.check(request) else { return Ok(()) };
+        let Ok(range) = self.space.check_span(request) else { return Ok(()) };
+        let is_closed = |source: Source| source.bo().is_some_and(|bo| self.space.bo(bo).is_none());
         match request {
+            // As if it had been mapped, and closed then.
+            Request::Map { source, .. } if is_closed(*source) => self.make_way(range, None).map(drop),
             Request::Map { source, flags, data, .. } => {
                 self.map(Mapping { range, source: *source, flags: *flags, data })
             }

@@ -1,9 +1,16 @@
 //! The deferred list and the turn under loom: whatever meets whatever, nothing is forgotten and nothing freed early. Each
 //! model ends with everything of the address space gone.
 
-use super::model_gpu::{World, change, map};
+use super::batch::{Batch, Node};
+use super::model_gpu::{Gpu, Token, World, change, map};
+use super::shared::VmInner;
+use super::{OpenBo, Space, moment};
 use crate::Executor;
+use crate::exec::object::Object;
+use crate::mem::{HeapBox, try_box};
 use crate::sync::model::{Model, race, race3};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 fn world() -> World {
     World::on(Executor::manual().unwrap(), |_| {})
@@ -154,6 +161,90 @@ fn loom_the_list_of_a_buffers_pairs_against_the_last_handle() {
         drop(vm.edit().unwrap());
         assert_eq!(super::VmBo::all(&device, &buffer).unwrap().len(), 0);
         drop((vm, buffer, device));
+        end(world);
+    });
+}
+
+/// A batch that only counts what becomes of it.
+struct Probe {
+    told: Arc<AtomicUsize>,
+    carried_out: bool,
+}
+
+impl Batch<Gpu> for Probe {
+    fn carry_out(&mut self, _vm: &Object<VmInner<Gpu>>, space: &mut Space<OpenBo<Gpu>, Token>) {
+        assert!(!self.carried_out && space.is_empty(), "twice");
+        self.carried_out = true;
+    }
+
+    fn tell(&mut self) {
+        assert!(self.carried_out);
+        self.told.fetch_add(1, SeqCst);
+    }
+}
+
+fn probe(told: &Arc<AtomicUsize>) -> HeapBox<Node<Gpu>> {
+    let Ok(node) = try_box(Node::new(Probe { told: told.clone(), carried_out: false })) else { panic!("no memory") };
+    node
+}
+
+/// A bind job begins while a look ends: whoever comes second carries its batch out, or leaves it to the signalling lane.
+#[test]
+fn loom_a_bind_job_begins_while_a_look_ends() {
+    Model::new("a bind job begins while a look ends").check(|| {
+        let world = world();
+        let vm = world.vm_in_moments();
+        let told = Arc::new(AtomicUsize::new(0));
+        let (inner, node) = (vm.inner().clone(), probe(&told));
+        let look = vm.look().unwrap();
+        race(move || moment::begin(&inner, node), || drop(look));
+        while world.executor.step() {}
+        assert_eq!(told.load(SeqCst), 1, "forgotten");
+        drop(vm);
+        end(world);
+    });
+}
+
+/// Two begin while a third thread takes the space: what comes in while a batch is carried out is left to somebody.
+#[test]
+fn loom_two_bind_jobs_begin_beside_a_look() {
+    Model::new("two bind jobs begin beside a look").check(|| {
+        let world = world();
+        let vm = world.vm_in_moments();
+        let told = Arc::new(AtomicUsize::new(0));
+        let (one, other) = ((vm.inner().clone(), probe(&told)), (vm.inner().clone(), probe(&told)));
+        race3(
+            move || moment::begin(&one.0, one.1),
+            move || moment::begin(&other.0, other.1),
+            || drop(vm.look().unwrap()),
+        );
+        world.executor.run_until_idle();
+        assert_eq!(told.load(SeqCst), 2, "forgotten");
+        drop(vm);
+        end(world);
+    });
+}
+
+/// The reaper is in line while one turn ends and another thread waits: each gets it once.
+#[test]
+fn loom_the_reaper_waits_in_line() {
+    Model::new("the reaper waits in line").check(|| {
+        let world = world();
+        let (vm, bo) = world.mapped(1);
+        let edit = vm.edit().unwrap();
+        drop(bo);
+        let (reaper, other) = (world.executor.clone(), vm.clone());
+        race3(
+            move || {
+                reaper.reap();
+            },
+            move || drop(other.edit().unwrap()),
+            || drop(edit),
+        );
+        world.executor.run_until_idle();
+        assert_eq!(vm.status().to_clear, 0, "forgotten");
+        assert!(vm.try_edit().is_some(), "the turn was lost");
+        drop(vm);
         end(world);
     });
 }

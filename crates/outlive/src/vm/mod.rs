@@ -87,6 +87,7 @@
 //!   are counted apart, so the last `Vm` dropped closes it, whatever jobs or mappings there are.
 //! - One at a time changes an address space: an [`Edit`] has the turn, and with it the space as an exclusively borrowed value. A
 //!   close needs no turn: it latches, and whoever has the turn next, a driver's thread or the reaper, takes the mappings out.
+//! - An [`Immediate`] address space is changed by running jobs only; see below.
 //! - What has left is freed when it was said to be cleared and flushed ([`ToClear::cleared`]) and every job and change that had
 //!   begun before it left has ended. Jobs that begin later do not hold it up, nor do those that name what they use
 //!   ([`Vm::in_use_named`]) and have no handle on it.
@@ -99,10 +100,30 @@
 //!   the other: no two turns are held at once, so none is waited for in a circle.
 //!
 //! No lock and no turn is held while a destructor runs. The lock of a VM is held for a few instructions; the turn is waited for
-//! by threads only, who may be waiting for fences meanwhile, which no fence's signal waits for.
+//! by threads only, who may be waiting for fences meanwhile, which no fence's signal waits for. Turns come in the order in which
+//! they were asked for, the reaper's, too.
+//!
+//! # Bind jobs
+//! ```text
+//!  Vm::immediate ──prepare(requests)──▶ VmPrepared ──accept(room)──▶ Bind ──run(completion)──▶ its job is completed
+//!    │    ▲  checked, and all memory    │  page tables are put   │  in the signalling path, against what is
+//!    │    │  of the library allocated   │  aside by the driver   │  mapped then: steps, commit, flush
+//!    │    └──────── drop: no trace ─────┘                        └── drop unrun: the VM is poisoned
+//!    └──look()──▶ Look: the space stays as it is, for a moment
+//! ```
+//! As `drm_gpuvm`'s immediate mode (panthor, Tyr): the space is what the page tables are, at any time. Nobody who may wait for
+//! fences has it: whoever has the space, a running batch, a [`Look`], the reaper's next slice, has it for a moment, and neither
+//! waits nor allocates in it. A job that finds it taken leaves its batch there, to be carried out when the moment ends. The two ways of
+//! working are types ([`Staged`], [`Immediate`]), with a trait for what a driver says of each.
+//! - A buffer that is mapped by a batch is in the list that [`Vm::lock_all`] locks from when it was opened.
+//! - A buffer that was closed before the batch runs is not mapped, as if it had been closed after it; a closed VM takes nothing.
+//! - A driver that cannot carry out a step, or flush, poisons the VM. So does an accepted batch that is dropped before it ran, for
+//!   whoever submitted jobs behind it counts on it.
+//! - What mappings held that a batch takes out is dropped on the reaper when all jobs that had begun before have ended.
 //!
 //! ```
-//! use outlive::vm::{Bo, BoCore, Edit, Flags, Flushed, Geometry, Request, Source, ToClear, Vm, VmConfig, VmDriver};
+//! use outlive::vm::{Bo, BoCore, Edit, Flags, Flushed, Geometry, Request, Source, StagedDriver, ToClear};
+//! use outlive::vm::{Vm, VmConfig, VmDriver};
 //! use outlive::{Completion, Device, Driver, Executor, JobCx};
 //! use std::sync::Arc;
 //!
@@ -127,7 +148,9 @@
 //!     type Vm = (); // page tables
 //!     type VmBo = ();
 //!     type Mapping = ();
+//! }
 //!
+//! impl StagedDriver for Gpu {
 //!     fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>) {
 //!         for mapping in edit.clearing(&to_clear) {
 //!             println!("clear {:?}", mapping.range);
@@ -163,12 +186,15 @@
 //!
 //! # Contexts
 //! [`Space::plan`], [`Space::prepare`], [`Space::open_bo`], [`Space::fill`] and [`Space::reserve_range`] allocate. Nothing else does, closing
-//! included, so a space can be torn down without memory. Of the handles, [`Vm::new`], [`Vm::edit`] (waits), [`Edit::open`] and
-//! [`Edit::plan`] may block or allocate; everything else, every close, drop, `cleared` and `poison` among it, is legal in any
+//! included, so a space can be torn down without memory. Of the handles, [`Vm::new`], [`Vm::immediate`], [`Vm::edit`] and [`Vm::look`]
+//! (they wait), [`Edit::open`], [`Edit::plan`], [`Vm::prepare`] and [`Vm::open`] may block or allocate; everything else, every close, drop, `cleared` and `poison` among it, is legal in any
 //! context, the signalling path included: what must be freed goes to the reaper.
 
 mod apply;
+mod batch;
+mod bind;
 mod bo;
+mod body;
 mod buffer;
 mod change;
 mod check;
@@ -181,7 +207,10 @@ mod grace;
 mod handle;
 mod immediate;
 mod locks;
+mod look;
 mod mapping;
+mod mode;
+mod moment;
 mod open_in;
 mod overlay;
 mod pairs;
@@ -193,6 +222,7 @@ mod space;
 mod stage;
 mod step;
 mod store;
+mod sweep;
 mod table;
 mod turn;
 mod usage;
@@ -203,21 +233,26 @@ mod loom_tests;
 #[cfg(all(test, any(loom, shuttle)))]
 mod model_gpu;
 #[cfg(all(test, shuttle))]
+mod shuttle_bind;
+#[cfg(all(test, shuttle))]
 mod shuttle_tests;
 
 pub use apply::{Apply, RolledBack};
+pub use bind::{Bind, VmPrepared};
 pub use bo::{BoId, OpenRefused};
 pub use buffer::VmBo;
 pub use change::{Binding, VmPlan};
 pub use clear::{Clearing, Flushed, ToClear};
 pub use close::{Closed, Detached};
-pub use driver::{Bo, BoCore, VmDriver};
+pub use driver::{BindCx, Bo, BoCore, ImmediateDriver, StagedDriver, VmDriver};
 pub use edit::{Edit, EditRefused};
 pub use find::Iter;
 pub use handle::{Vm, VmConfig, VmError, VmStatus};
 pub use immediate::{Cause, Prepared, Ran, RunFailed};
 pub use locks::VmLocks;
+pub use look::Look;
 pub use mapping::{Flags, Mapping, Source};
+pub use mode::{Immediate, Mode, Staged};
 pub use pairs::OpenBo;
 pub use plan::{Done, Plan};
 pub use range::{RangeError, VaRange};

@@ -1,8 +1,11 @@
 //! What model-checked tests of address spaces have in common: a device that clears, and books on everything that lives. A
 //! buffer that is freed while entries lead to it ends the test.
 
-use super::{Bo, BoCore, Edit, Flags, Flushed, Geometry, Request, Source, ToClear, Vm, VmBo, VmConfig, VmDriver};
-use crate::{Completion, Device, Driver, Executor, JobCx};
+use super::{
+    BindCx, Bo, BoCore, Edit, Flags, Flushed, Geometry, Immediate, ImmediateDriver, Request, Source, StagedDriver,
+    Step, ToClear, Vm, VmBo, VmConfig, VmDriver,
+};
+use crate::{Completion, Device, Driver, Executor, FenceError, JobCx};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::SeqCst};
 use std::vec::Vec;
@@ -58,6 +61,11 @@ impl BoRef {
         self.0.entries.fetch_add(1, SeqCst);
     }
 
+    /// No entry leads to it.
+    pub(super) fn is_clear(&self) -> bool {
+        self.0.entries.load(SeqCst) == 0
+    }
+
     /// An entry is gone.
     pub(super) fn left(&self) {
         self.0.entries.fetch_sub(1, SeqCst);
@@ -89,7 +97,9 @@ impl VmDriver for Gpu {
     type Vm = Token;
     type VmBo = Token;
     type Mapping = Token;
+}
 
+impl StagedDriver for Gpu {
     fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>) {
         if let Some((bo, _)) = to_clear.bo() {
             bo.0.entries.fetch_sub(edit.clearing(&to_clear).count(), SeqCst);
@@ -99,6 +109,24 @@ impl VmDriver for Gpu {
             }
         }
         to_clear.cleared(Flushed::by_driver());
+    }
+}
+
+impl ImmediateDriver for Gpu {
+    type Room = ();
+
+    /// Of one page each.
+    fn bind(&self, cx: &mut BindCx<'_, Self>, step: &Step<&Token>) -> Result<(), FenceError> {
+        let (bo, _) = cx.bo(step.source()).unwrap();
+        match step {
+            Step::Map { .. } => bo.0.entries.fetch_add(1, SeqCst),
+            Step::Unmap { .. } | Step::Remap { .. } => bo.0.entries.fetch_sub(1, SeqCst),
+        };
+        Ok(())
+    }
+
+    fn flush(&self, _vm: &Token) -> Result<Flushed, FenceError> {
+        Ok(Flushed::by_driver())
     }
 }
 
@@ -117,6 +145,12 @@ impl World {
     pub(super) fn vm(&self) -> Vm<Gpu> {
         let geometry = Geometry { base: 0, len: 1 << 30, page: PAGE };
         Vm::new(&self.device, VmConfig::new(geometry), Token::new(&self.books, 1)).unwrap()
+    }
+
+    /// An address space that is changed by running jobs.
+    pub(super) fn vm_in_moments(&self) -> Vm<Gpu, Immediate> {
+        let geometry = Geometry { base: 0, len: 1 << 30, page: PAGE };
+        Vm::immediate(&self.device, VmConfig::new(geometry), Token::new(&self.books, 1)).unwrap()
     }
 
     /// A buffer with a reservation of its own.

@@ -16,6 +16,7 @@
 
 use super::driver::{Bo, VmDriver};
 use super::edit::{Edit, EditRefused};
+use super::look::Look;
 use super::pairs::{PairInner, Phase};
 use super::{BoCore, VmBo};
 use crate::device::Device;
@@ -93,10 +94,10 @@ impl OpenIn {
 
 impl<D: VmDriver> VmBo<D> {
     /// A handle on each pair of `bo` and an address space of `device` that it is open in, in the order in which it was opened.
-    /// For whoever takes its pages away: see [`VmBo::edit`]. Allocates; must not be called in a signalling section.
+    /// For whoever takes its pages away: see [`VmBo::edit`], or [`VmBo::look`]. Allocates; must not be called in a signalling section.
     ///
     /// It may be opened in others meanwhile. Where it was closed and its mappings are still in the page tables, there is no
-    /// handle: they go with [`VmDriver::clear`].
+    /// handle: the reaper clears them.
     ///
     /// # Errors
     /// No memory.
@@ -125,6 +126,24 @@ impl<D: VmDriver> VmBo<D> {
     /// [`EditRefused`].
     #[track_caller]
     pub fn edit(&self) -> Result<Edit<D>, EditRefused> {
-        Edit::begin(&self.inner().vm)
+        let vm = &self.inner().vm;
+        if vm.in_moments { Err(EditRefused::Immediate) } else { Edit::begin(vm) }
+    }
+
+    /// Waits for a moment with the space of its address space, as [`Vm::look`](super::Vm::look) does, and without a handle on
+    /// that.
+    ///
+    /// # Errors
+    /// [`EditRefused`].
+    #[track_caller]
+    pub fn look(&self) -> Result<Look<D>, EditRefused> {
+        let vm = &self.inner().vm;
+        if vm.in_moments { Look::wait(vm) } else { Err(EditRefused::Staged) }
+    }
+
+    /// Whether its address space is changed by running bind jobs: whether to [`look`](VmBo::look), or to [`edit`](VmBo::edit).
+    #[must_use]
+    pub fn is_immediate(&self) -> bool {
+        self.inner().vm.in_moments
     }
 }

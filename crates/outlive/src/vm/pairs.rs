@@ -19,8 +19,9 @@
 
 use super::bo::BoId;
 use super::close::Detached;
-use super::driver::VmDriver;
+use super::driver::{Bo, VmDriver};
 use super::grace::{Grace, Ticket};
+use super::handle::VmError;
 use super::open_in::OpenIn;
 use super::shared::VmInner;
 use crate::exec::object::{Counted, Object, ObjectHeader};
@@ -71,6 +72,23 @@ pub(super) struct BoFacts {
     pub(super) external: bool,
     pub(super) evictions: u64,
     pub(super) open_in: Ref<OpenIn>,
+}
+
+impl BoFacts {
+    /// Those of `bo`, which is to be opened in `vm`, if it is of the same device.
+    pub(super) fn of<D: VmDriver>(bo: &D::Bo, vm: &VmInner<D>) -> Result<Self, VmError> {
+        let core = bo.core();
+        let device = vm.device.shared.id;
+        if core.device() != device {
+            return Err(VmError::OtherDevice { bo: core.device(), vm: device });
+        }
+        if core.size() == 0 {
+            return Err(VmError::EmptyBo);
+        }
+        let external = *core.reservation() != vm.reservation;
+        let open_in = core.open_in_made()?;
+        Ok(Self { key: core.id(), size: core.size(), external, evictions: core.evictions(), open_in })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,8 +286,8 @@ impl<D: VmDriver> OpenBo<D> {
     }
 
     pub(super) fn inner(&self) -> &PairInner<D> {
-        // SAFETY: `self` was reached through the space, so the caller has the turn, and the pair has not left the table: it
-        // is counted by a handle or by `closing`, and leaves that only under the turn.
+        // SAFETY: `self` was reached through the space, so the caller has it, and the pair has not left the table: it is counted
+        // by a handle or by `closing`, and leaves that only where somebody has the space.
         unsafe { self.pair.as_ref() }
     }
 
@@ -283,6 +301,12 @@ impl<D: VmDriver> OpenBo<D> {
     #[must_use]
     pub fn bo(&self) -> &D::Bo {
         &self.inner().bo
+    }
+
+    /// One more count of the pair.
+    pub(super) fn counted(&self) -> Object<PairInner<D>> {
+        // SAFETY: as in `inner`: alive.
+        unsafe { Object::from_alive(self.pair) }
     }
 
     /// One more count of the pair, whose state is locked, and says that it has handles.

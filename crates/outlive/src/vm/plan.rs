@@ -169,7 +169,7 @@ fn steps_of(ends: &[usize], steps: usize, request: usize) -> Range<usize> {
 }
 
 /// How many aligned blocks of 2^`shift` bytes `range` touches.
-fn blocks(range: VaRange, shift: u32) -> u64 {
+pub(super) fn blocks(range: VaRange, shift: u32) -> u64 {
     let block = |va: u64| va.checked_shr(shift).unwrap_or(0);
     block(range.last()) - block(range.base()) + 1
 }

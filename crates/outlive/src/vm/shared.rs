@@ -2,22 +2,22 @@
 //!
 //! # Who keeps whom alive
 //! ```text
-//! Vm, VmUse, Edit, Binding, ToClear ──▶ VmInner ──▶ device (driver value last)
+//! Vm, VmUse, Edit, Look, Binding, Bind, ToClear ──▶ VmInner ──▶ device (driver value last)
 //! VmBo, ToClear, lists ──▶ PairInner ──▶ VmInner, the driver's buffer
 //! VmInner ·····▶ PairInner          uncounted: through the table of open buffers
 //! ```
 //! Pairs are in `pairs`.
 //!
 //! # Who may touch what when
-//! The space and the table: who has the turn, outside every lock. `State`: under the VM's lock; a pair's state: under its own,
+//! The space and the table: who has the turn, or the moment, outside every lock. `State`: under the VM's lock; a pair's state: under its own,
 //! taken under the VM's. Neither is held across foreign code, a drop of foreign values or an allocation.
 #![expect(unsafe_code, reason = "a counted object; docs/unsafe.md, `vm::shared`")]
 
+use super::batch::Batches;
+use super::body::Body;
 use super::driver::VmDriver;
 use super::grace::{Grace, Ticket};
-use super::pairs::{OpenBo, OpenPairs, PairInner, Pairs};
-use super::space::Space;
-use super::table::Table;
+use super::pairs::{OpenPairs, PairInner, Pairs};
 use super::turn::Turn;
 use crate::device::shared::DeviceInner;
 use crate::exec::Lane;
@@ -36,6 +36,11 @@ use core::ptr::NonNull;
 pub(super) struct VmInner<D: VmDriver> {
     header: ObjectHeader,
     work: LaneNode,
+    work_off: LaneNode,
+    /// The reaper's work, as the way of working has it.
+    sweep: Sweep<D>,
+    /// Changed by running jobs: nobody has the space for longer than a moment.
+    pub(super) in_moments: bool,
     pub(super) state: Lock<class::VmState, State<D>>,
     pub(super) reservation: Reservation,
     pub(super) local_evictions: Ref<AtomicU64>,
@@ -43,8 +48,13 @@ pub(super) struct VmInner<D: VmDriver> {
     pub(super) device: Object<DeviceInner<D>>,
 }
 
+/// A VM's work on the reaper.
+pub(super) type Sweep<D> = fn(&Object<VmInner<D>>);
+
 /// What a VM is made of beside its space.
 pub(super) struct Parts<D: VmDriver> {
+    pub(super) sweep: Sweep<D>,
+    pub(super) in_moments: bool,
     pub(super) reservation: Reservation,
     pub(super) local_evictions: Ref<AtomicU64>,
     pub(super) data: D::Vm,
@@ -53,9 +63,17 @@ pub(super) struct Parts<D: VmDriver> {
 
 pub(super) struct State<D: VmDriver> {
     pub(super) turn: Turn,
-    /// `None` while somebody has the turn.
+    /// Whose the space is for a moment, if it is in moments.
+    pub(super) moment: Turn,
+    /// `None` while somebody has the turn, or the moment.
     pub(super) body: Option<Body<D>>,
-    /// The reaper's work found the turn taken.
+    /// Batches whose job has begun, for whoever has the space next.
+    pub(super) begun: Batches<D>,
+    /// Those that were carried out, to be dropped.
+    pub(super) spent: Batches<D>,
+    /// Who may use the mappings that were set apart after batches took them out.
+    pub(super) leaving: Option<Ticket>,
+    /// The reaper's work did not get the turn, or the moment.
     pub(super) work_waits: bool,
     pub(super) handles: usize,
     pub(super) closed: bool,
@@ -77,15 +95,6 @@ pub(super) struct State<D: VmDriver> {
     pub(super) out: usize,
     pub(super) quarantined: usize,
     pub(super) figures: Figures,
-}
-
-/// What only the one who has the turn may touch.
-pub(super) struct Body<D: VmDriver> {
-    pub(super) space: Space<OpenBo<D>, D::Mapping>,
-    pub(super) table: Table,
-    /// Bytes of all open buffers.
-    pub(super) bytes: u64,
-    pub(super) bos_max: usize,
 }
 
 /// As of the last change.
@@ -117,7 +126,11 @@ impl<D: VmDriver> VmInner<D> {
     pub(super) fn new(header: ObjectHeader, body: Body<D>, parts: Parts<D>) -> Self {
         let state = State {
             turn: Turn::new(),
+            moment: Turn::new(),
             body: Some(body),
+            begun: Batches::new(),
+            spent: Batches::new(),
+            leaving: None,
             work_waits: false,
             handles: 1,
             closed: false,
@@ -135,9 +148,11 @@ impl<D: VmDriver> VmInner<D> {
             quarantined: 0,
             figures: Figures::default(),
         };
-        let Parts { reservation, local_evictions, data, device } = parts;
+        let Parts { sweep, in_moments, reservation, local_evictions, data, device } = parts;
+        let state = Lock::new(state);
         let work = LaneNode::new(Task::Run(work::<D>));
-        Self { header, work, state: Lock::new(state), reservation, local_evictions, data, device }
+        let work_off = LaneNode::new(Task::Run(work_off::<D>));
+        Self { header, work, work_off, sweep, in_moments, state, reservation, local_evictions, data, device }
     }
 
     pub(super) fn hub(&self) -> &Ref<Hub> {
@@ -158,6 +173,16 @@ impl<D: VmDriver> VmInner<D> {
             self.header.hub().schedule(Lane::Reaper, item, Urgency::Lazy, || core::mem::forget(object.clone()));
         }
     }
+
+    /// Has what has begun carried out on the signalling lane. Any context.
+    pub(super) fn poke_signalling(&self) {
+        let object = self.object();
+        let item = NonNull::from(&self.work_off);
+        // SAFETY: the forgotten count keeps the item in place until `work_off` takes it over.
+        unsafe {
+            self.header.hub().schedule(Lane::Signalling, item, Urgency::Now, || core::mem::forget(object.clone()));
+        }
+    }
 }
 
 /// On the reaper lane.
@@ -166,7 +191,16 @@ unsafe fn work<D: VmDriver>(item: NonNull<LaneNode>) {
     let vm = unsafe { item.byte_sub(offset_of!(VmInner<D>, work)) }.cast::<VmInner<D>>();
     // SAFETY: takes that count over.
     let vm = unsafe { Object::from_raw(vm) };
-    super::work::run(&vm);
+    (vm.sweep)(&vm);
+}
+
+/// On the signalling lane.
+unsafe fn work_off<D: VmDriver>(item: NonNull<LaneNode>) {
+    // SAFETY: `item` is the field `work_off` of a VM, counted when it was queued.
+    let vm = unsafe { item.byte_sub(offset_of!(VmInner<D>, work_off)) }.cast::<VmInner<D>>();
+    // SAFETY: takes that count over.
+    let vm = unsafe { Object::from_raw(vm) };
+    super::moment::work_off(&vm);
 }
 
 impl<D: VmDriver> State<D> {

@@ -12,7 +12,7 @@ use shuttle::thread;
 use std::boxed::Box;
 use std::vec::Vec;
 
-fn explore(name: &str, body: fn()) {
+pub(super) fn explore(name: &str, body: fn()) {
     model::explore(name, 1000, body);
     model::explore_by_priority(name, 3, 300, body);
 }
@@ -22,7 +22,7 @@ std::thread_local! {
     static HELD: std::cell::RefCell<Vec<Completion>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     HELD.with_borrow_mut(Vec::clear);
     World::on(Executor::builder().threads().unwrap(), |done| HELD.with_borrow_mut(|held| held.push(done)))
 }
@@ -49,11 +49,17 @@ fn job(queue: &JobQueue<Gpu>, cargo: impl Send + 'static) -> JobFences {
 
 /// Waits until the address space and the device are gone.
 fn end(world: World, queue: JobQueue<Gpu>, gone: &crate::Drained) {
+    drop(queue);
+    end_all(world, gone);
+}
+
+/// The same, where there is no queue.
+pub(super) fn end_all(world: World, gone: &crate::Drained) {
     gone.wait(Duration::MAX).unwrap();
     world.all_gone();
     let World { executor, device, .. } = world;
     let device_gone = device.drained();
-    drop((queue, device, executor));
+    drop((device, executor));
     device_gone.wait(Duration::MAX).unwrap();
 }
 
@@ -303,4 +309,37 @@ fn shuttle_a_buffer_leaves_several_address_spaces() {
         }
         end(world, queue, last);
     });
+}
+
+/// Somebody edits without a pause while a buffer is to be cleared: once the reaper is in line, the next turn is its own.
+#[test]
+fn shuttle_constant_editing_does_not_hold_the_reaper_up() {
+    /// How often it was in line.
+    static IN_LINE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+    explore("constant editing does not hold the reaper up", || {
+        let world = world();
+        let queue = world.device.queue(QueueConfig::new("q"), ()).unwrap();
+        let (vm, pair) = world.mapped(1);
+        let gone = vm.drained();
+        let buffer = pair.bo().clone();
+        drop(pair);
+        // Mapped, cleared, freed.
+        let stage = || usize::from(buffer.is_clear()) + usize::from(buffer.is_clear() && vm.status().to_clear == 0);
+        let mut edit = vm.edit().unwrap();
+        for _ in 0..6 {
+            thread::yield_now();
+            let (before, in_line) = (stage(), vm.inner().state.lock().turn.has_line());
+            drop(edit);
+            edit = vm.edit().unwrap();
+            if in_line && before < 2 {
+                IN_LINE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                assert!(stage() > before, "the editor was first again");
+            }
+        }
+        drop(edit);
+        drop((vm, buffer));
+        end(world, queue, &gone);
+    });
+    assert!(IN_LINE.load(std::sync::atomic::Ordering::Relaxed) > 0, "the reaper was never in line");
 }

@@ -80,8 +80,27 @@ pub(super) struct Store<V, M> {
     links: HeapVec<Link>,
     /// The first of the mappings that were taken out and still hold their data.
     parked: Slot,
+    /// Of those, the first that were set apart.
+    apart: Slot,
     /// How many mappings those who hold a [`Promise`] may add; made with the first.
     promised: Option<Ref<AtomicUsize>>,
+}
+
+/// Memory for more mappings, made beside a store that goes on being used.
+pub(super) struct Wider<M> {
+    tree: Tree<u64, Body<M>>,
+    links: HeapVec<Link>,
+}
+
+impl<M> Wider<M> {
+    pub(super) fn try_new(slots: usize) -> Result<Self, AllocError> {
+        let mut tree = Tree::new();
+        tree.try_reserve(slots)?;
+        let mut links = HeapVec::new();
+        try_reserve(&mut links, tree.capacity())?;
+        links.resize(tree.capacity(), Link { prev: Slot::NONE, next: Slot::NONE });
+        Ok(Self { tree, links })
+    }
 }
 
 /// Room for some mappings, given back when dropped.
@@ -106,8 +125,8 @@ impl Drop for Promise {
 
 impl<V, M> Store<V, M> {
     pub(super) const fn new() -> Self {
-        let parked = Slot::NONE;
-        Self { tree: Tree::new(), bos: Bos::new(), links: HeapVec::new(), parked, promised: None }
+        let (parked, apart) = (Slot::NONE, Slot::NONE);
+        Self { tree: Tree::new(), bos: Bos::new(), links: HeapVec::new(), parked, apart, promised: None }
     }
 
     /// How many mappings may be added without asking.
@@ -119,6 +138,11 @@ impl<V, M> Store<V, M> {
     /// Keeps room for `room` mappings until the promise is dropped.
     pub(super) fn promise(&mut self, room: usize) -> Result<Promise, AllocError> {
         self.reserve(room)?;
+        self.promise_in_room(room)
+    }
+
+    /// As `promise`, where there is room. Allocates only the first time.
+    pub(super) fn promise_in_room(&mut self, room: usize) -> Result<Promise, AllocError> {
         let promised = match &self.promised {
             Some(promised) => promised.clone(),
             None => self.promised.insert(Ref::try_new(AtomicUsize::new(0))?).clone(),
@@ -131,11 +155,36 @@ impl<V, M> Store<V, M> {
     /// Makes room for `more` mappings beyond those there are and those that are promised. Grows by a third, so that growing one
     /// by one stays cheap.
     pub(super) fn reserve(&mut self, more: usize) -> Result<(), AllocError> {
-        let more = more.saturating_add(self.promised());
-        if self.tree.room() < more {
-            self.tree.try_reserve(more.max(self.tree.len() / 3).max(4))?;
+        if let Some(more) = self.lacks(more) {
+            self.tree.try_reserve(more)?;
         }
         self.reserve_links(self.tree.capacity())
+    }
+
+    /// For how many mappings room must be made, if there is not enough for `more`.
+    fn lacks(&self, more: usize) -> Option<usize> {
+        let more = more.saturating_add(self.promised());
+        (self.tree.room() < more).then(|| more.max(self.tree.len() / 3).max(4))
+    }
+
+    /// How many slots there must be in all for `more` mappings beyond those there are and those that are promised; none if
+    /// there are enough. What to do about it: [`Wider`].
+    pub(super) fn slots_for(&self, more: usize) -> Option<usize> {
+        let used = self.tree.capacity() - self.tree.room();
+        self.lacks(more).map(|more| used.saturating_add(more))
+    }
+
+    /// Moves into `wider`, made for as many slots as were asked for. Allocates nothing and frees nothing; `wider` has the old
+    /// memory then.
+    pub(super) fn move_to(&mut self, wider: &mut Wider<M>) {
+        if wider.tree.capacity() < self.tree.capacity() {
+            return;
+        }
+        self.tree.move_to(&mut wider.tree);
+        // There may be links beyond the last slot.
+        let links = wider.links.len().min(self.links.len());
+        wider.links[..links].copy_from_slice(&self.links[..links]);
+        core::mem::swap(&mut self.links, &mut wider.links);
     }
 
     /// Makes as many links as a tree has slots.
@@ -260,11 +309,38 @@ impl<V, M> Store<V, M> {
         self.set_link(slot, Link { prev: Slot::NONE, next });
     }
 
-    /// Frees the node of one of the mappings that were parked, and returns what it held.
+    /// Frees the node of one of the mappings that were parked, and returns what it held. Those that were set apart come first.
     pub(super) fn unpark(&mut self) -> Option<M> {
-        let next = self.links.get(self.parked.index())?.next;
-        let slot = core::mem::replace(&mut self.parked, next);
+        self.unpark_apart().or_else(|| {
+            let next = self.links.get(self.parked.index())?.next;
+            let slot = core::mem::replace(&mut self.parked, next);
+            self.tree.release(slot).map(|(_, body)| body.data)
+        })
+    }
+
+    /// Sets apart what has been parked by now, unless something is apart already. True if anything is apart.
+    pub(super) fn set_apart(&mut self) -> bool {
+        if self.apart == Slot::NONE {
+            self.apart = core::mem::replace(&mut self.parked, Slot::NONE);
+        }
+        self.apart != Slot::NONE
+    }
+
+    /// As `unpark`, of those that were set apart only.
+    pub(super) fn unpark_apart(&mut self) -> Option<M> {
+        let next = self.links.get(self.apart.index())?.next;
+        let slot = core::mem::replace(&mut self.apart, next);
         self.tree.release(slot).map(|(_, body)| body.data)
+    }
+
+    /// Whether anything is set apart.
+    pub(super) fn is_apart(&self) -> bool {
+        self.apart != Slot::NONE
+    }
+
+    /// Whether anything is parked that nobody has set apart yet, and could.
+    pub(super) fn is_to_be_set_apart(&self) -> bool {
+        self.parked != Slot::NONE && self.apart == Slot::NONE
     }
 
     /// Takes all mappings of `id` out of the tree and leaves them linked: the first, and how many.

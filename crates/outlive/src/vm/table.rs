@@ -1,5 +1,6 @@
 //! Finding a buffer's pair in a VM: a hash table from the buffer's number, which the library gives out and nobody can choose.
-//! O(1) expected; only [`Table::reserve`] allocates.
+//! O(1) expected; only [`Table::reserve`] and
+//! [`Table::with`] allocate.
 //!
 //! # Invariants
 //! - The number of places is zero or a power of two, and at most half of them are taken.
@@ -25,18 +26,33 @@ impl Table {
 
     /// Makes room for one more.
     pub(super) fn reserve(&mut self) -> Result<(), AllocError> {
-        if (self.len + 1) * 2 <= self.places.len() {
-            return Ok(());
+        if let Some(places) = self.places_for_one() {
+            self.move_to(&mut Self::with(places)?);
         }
-        let mut wider = Self::new();
-        let places = (self.places.len() * 2).max(8);
-        try_reserve(&mut wider.places, places)?;
-        wider.places.resize(places, None);
-        for (key, bo) in self.places.iter().flatten() {
-            wider.insert(*key, *bo);
-        }
-        *self = wider;
         Ok(())
+    }
+
+    /// How many places there must be for one more; none if there are enough.
+    pub(super) fn places_for_one(&self) -> Option<usize> {
+        ((self.len + 1) * 2 > self.places.len()).then(|| (self.places.len() * 2).max(8))
+    }
+
+    /// An empty one of so many places.
+    pub(super) fn with(places: usize) -> Result<Self, AllocError> {
+        let mut table = Self::new();
+        try_reserve(&mut table.places, places)?;
+        table.places.resize(places, None);
+        Ok(table)
+    }
+
+    /// Moves into `wider`, which is empty. Allocates nothing, frees nothing; `wider` has the old memory then.
+    pub(super) fn move_to(&mut self, wider: &mut Self) {
+        if wider.places.len() > self.places.len() {
+            for (key, bo) in self.places.iter().flatten() {
+                wider.insert(*key, *bo);
+            }
+            core::mem::swap(self, wider);
+        }
     }
 
     /// Puts in what is not there; there is room.

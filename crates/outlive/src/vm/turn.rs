@@ -2,21 +2,24 @@
 //!
 //! # States
 //! *free* → *taken* by whoever asks; while others wait, it passes from hand to hand and is never free in between. A waiter's
-//! node lies on its stack; who passes the turn on takes the node out, marks it and wakes the thread.
+//! node lies on its stack; who passes the turn on takes the node out, marks it and wakes the thread. The reaper waits in the
+//! same line, so that as many get the turn before it as came before it; but not for long.
 //!
 //! # Who may touch what when
-//! Everything under the lock of the VM that owns the turn. A waiter leaves only after it was marked, and then takes that lock
-//! before its node goes, so nobody touches a node that is gone.
+//! Everything under the lock of the VM that owns the turn. A waiter leaves after it was marked, or takes its node out itself, and
+//! has that lock before its node goes, so nobody touches a node that is gone.
 //!
 //! # Why it cannot deadlock
-//! Whoever has the turn may wait for fences; nothing on a fence's way to its signal waits for the turn: the reaper only tries,
-//! and leaves a mark. A thread that has it and asks again is refused.
+//! Whoever has the turn may wait for fences; nothing on a fence's way to its signal waits for the turn. The reaper leaves the
+//! line after a while, with a mark for whoever has the turn. A thread that has it and asks again is refused.
 #![expect(unsafe_code, reason = "nodes on the waiter's stack; docs/unsafe.md, `vm::turn`")]
 
 use crate::mem::list::{Link, List};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{self, Guard, Lock, LockClass, ParkToken};
+use crate::time::Time;
 use core::ptr::NonNull;
+use core::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct Turn {
@@ -35,12 +38,21 @@ struct Waiter {
     mine: AtomicBool,
 }
 
-/// Waits in line, with `lock` given back meanwhile, until the calling thread has the turn. Blocks.
+/// How long the reaper stays in line. An editor that does one thing after another gives the turn on sooner; one that waits for
+/// fences must not hold up what else is to be freed.
+pub(super) const PATIENCE: Duration = Duration::from_millis(2);
+
+/// Waits in line, with `lock` given back meanwhile, until the calling thread has the turn, or for `patience` at most. Whether it
+/// has the turn. Blocks. Under a model checker, which has no time, whoever is in line stays there.
 pub(super) fn wait_in_line<'a, C: LockClass, S>(
     lock: &'a Lock<C, S>,
     mut state: Guard<'a, C, S>,
     turn: fn(&mut S) -> &mut Turn,
-) -> Guard<'a, C, S> {
+    patience: Option<Duration>,
+) -> (Guard<'a, C, S>, bool) {
+    let now = || Time::from_ns(sync::now_ns());
+    let patience = patience.filter(|_| cfg!(not(any(loom, shuttle))));
+    let until = patience.map_or(Time::NEVER, |patience| now().after(patience));
     let waiter = Waiter { link: Link::new(), token: sync::park_token(), mine: AtomicBool::new(false) };
     // SAFETY: new, so in no list; it stays where it is until it was taken out and marked, which is waited for, and until the
     // lock of whoever did that has been taken, below; the lock is held.
@@ -48,11 +60,22 @@ pub(super) fn wait_in_line<'a, C: LockClass, S>(
     drop(state);
     // ORDERING: Acquire pairs with the Release in `pass_on`; the state itself is read under the lock.
     while !waiter.mine.load(Ordering::Acquire) {
-        sync::park();
+        let at = now();
+        if at >= until {
+            break;
+        }
+        sync::park_until(at, until);
     }
     let mut state = lock.lock();
-    turn(&mut state).holder = sync::context_id();
-    state
+    // ORDERING: under the lock, under which it is set.
+    let mine = waiter.mine.load(Ordering::Relaxed);
+    if mine {
+        turn(&mut state).holder = sync::context_id();
+    } else {
+        // SAFETY: not marked, so still in the list, whose lock is held.
+        unsafe { turn(&mut state).waiters.remove(NonNull::from(&waiter.link)) };
+    }
+    (state, mine)
 }
 
 impl Turn {
@@ -73,6 +96,12 @@ impl Turn {
     /// Whether the calling context has it.
     pub(super) fn is_mine(&self) -> bool {
         self.taken && self.holder == sync::context_id()
+    }
+
+    /// Whether anybody waits in line.
+    #[cfg(all(test, shuttle))]
+    pub(super) const fn has_line(&self) -> bool {
+        !self.waiters.is_empty()
     }
 
     /// Gives it up: to the first in line, who is to be woken once the lock is given back, or it is free.

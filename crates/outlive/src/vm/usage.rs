@@ -13,7 +13,7 @@ use core::fmt;
 ///
 /// That is the job of an interface where jobs may touch whatever is mapped. Where each job says which buffers it touches, its
 /// payload carries their [`VmBo`](super::VmBo)s and a *named* use ([`Vm::in_use_named`](super::Vm::in_use_named)): it keeps the
-/// page tables and those buffers, and nothing else. Both kinds may be at work in one address space.
+/// page tables and those buffers, and nothing else (nor what a mapping holds that a bind job takes out). Both kinds may be at work in one address space.
 ///
 /// Made where a job is reserved; allocates nothing. Dropped in any context.
 pub struct VmUse<D: VmDriver> {
@@ -82,7 +82,7 @@ impl<D: VmDriver> Drop for VmUse<D> {
                 }
             };
             let whole_waits = matches!(state.whole, Whole::GivenUp(..) | Whole::Cleared(..));
-            ended && (whole_waits || !state.waiting.is_empty() || !state.done.is_empty())
+            ended && (whole_waits || state.leaving.is_some() || !state.waiting.is_empty() || !state.done.is_empty())
         };
         if poke {
             self.vm.poke();

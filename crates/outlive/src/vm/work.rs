@@ -4,7 +4,7 @@
 //! queued again when that one is done. No turn and no lock is held while values of the driver are dropped.
 
 use super::clear::{ToClear, What};
-use super::driver::VmDriver;
+use super::driver::{StagedDriver, VmDriver};
 use super::edit::Edit;
 use super::grace::Grace;
 use super::pairs::{Over, PairInner, Pairs, Phase};
@@ -15,10 +15,7 @@ use crate::exec::object::Object;
 use crate::sabotage::{self, Sabotage};
 use core::ops::ControlFlow;
 
-/// Mappings whose data is taken out under one turn.
-const SLICE: usize = 32;
-
-enum Next<D: VmDriver> {
+pub(super) enum Next<D: VmDriver> {
     Clear(ToClear<D>),
     /// Cleared, and used by nobody: a buffer.
     Free(Object<PairInner<D>>),
@@ -29,7 +26,7 @@ enum Next<D: VmDriver> {
 }
 
 /// On the reaper lane.
-pub(super) fn run<D: VmDriver>(vm: &Object<VmInner<D>>) {
+pub(super) fn run<D: StagedDriver>(vm: &Object<VmInner<D>>) {
     if sabotage::is(Sabotage::SkipDrain) {
         return;
     }
@@ -38,7 +35,11 @@ pub(super) fn run<D: VmDriver>(vm: &Object<VmInner<D>>) {
         let Some(next) = next(&mut vm.state.lock()) else { return };
         match next {
             Next::Clear(to_clear) => vm.device.driver.clear(&mut edit, to_clear),
-            Next::Free(pair) => free(edit, pair),
+            Next::Free(pair) => {
+                let freed = edit.body_mut().free(vm, pair);
+                drop(edit);
+                drop(freed);
+            }
             Next::End(whole) => {
                 let body = edit.body_mut();
                 let closed = body.space.close();
@@ -53,7 +54,7 @@ pub(super) fn run<D: VmDriver>(vm: &Object<VmInner<D>>) {
 }
 
 /// What is to be done first.
-fn next<D: VmDriver>(state: &mut State<D>) -> Option<Next<D>> {
+pub(super) fn next<D: VmDriver>(state: &mut State<D>) -> Option<Next<D>> {
     if let Some(pair) = take_over(&mut state.done, &state.grace, state.named) {
         return Some(Next::Free(pair));
     }
@@ -87,24 +88,4 @@ fn take_over<D: VmDriver>(pairs: &mut Pairs<D>, grace: &Grace, named: usize) -> 
         Over::Named => ControlFlow::Continue(()),
         Over::No => ControlFlow::Break(false),
     })
-}
-
-/// Frees some of the mappings of `pair`, and `pair` itself if those were the last.
-fn free<D: VmDriver>(mut edit: Edit<D>, pair: Object<PairInner<D>>) {
-    let out = pair.state.lock().out.take();
-    let Some((mut detached, ticket)) = out else { return };
-    let body = edit.body_mut();
-    let data: [Option<D::Mapping>; SLICE] = core::array::from_fn(|_| body.space.release_next(&mut detached));
-    let mut left = Some(pair);
-    {
-        let mut state = edit.vm().state.lock();
-        if detached.is_empty() {
-            state.out -= 1;
-        } else if let Some(pair) = left.take() {
-            pair.state.lock().out = Some((detached, ticket));
-            state.done.push(pair);
-        }
-    }
-    drop(edit);
-    drop((data, left));
 }

@@ -3,8 +3,8 @@
 //! to them, and entries gone that a running job uses.
 
 use outlive::vm::{
-    Apply, Bo, BoCore, Edit, Flags, Flushed, Geometry, OpenBo, PlanError, Request, Source, Space, Step, ToClear, Vm,
-    VmBo, VmConfig, VmDriver, VmUse,
+    Apply, Bo, BoCore, Edit, Flags, Flushed, Geometry, OpenBo, PlanError, Request, Source, Space, StagedDriver, Step,
+    ToClear, Vm, VmBo, VmConfig, VmDriver, VmUse,
 };
 use outlive::{Completion, Device, DeviceConfig, Driver, Executor, JobCx, JobFences, JobQueue, QueueConfig};
 use outlive::{ResetScope, ResetToken};
@@ -277,7 +277,9 @@ impl VmDriver for Gpu {
     type Vm = Tables;
     type VmBo = Token;
     type Mapping = Token;
+}
 
+impl StagedDriver for Gpu {
     fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>) {
         self.books.clears.fetch_add(1, SeqCst);
         let how = *self.on_clear.lock().unwrap();

@@ -116,6 +116,21 @@ impl<K: Copy, V> Tree<K, V> {
         Ok(())
     }
 
+    /// Moves all entries and nodes, in their places, into the vectors of `wider`, which holds none and has at least as much room;
+    /// `wider` has the old vectors then. Allocates nothing, frees nothing: O(n) copying.
+    pub(crate) fn move_to(&mut self, wider: &mut Self) {
+        fn swap<T>(from: &mut HeapVec<T>, into: &mut HeapVec<T>) {
+            debug_assert!(into.is_empty() && into.capacity() >= from.len());
+            into.append(from);
+            mem::swap(from, into);
+        }
+        debug_assert!(wider.room >= self.room);
+        swap(&mut self.entries, &mut wider.entries);
+        swap(&mut self.homes, &mut wider.homes);
+        swap(&mut self.nodes, &mut wider.nodes);
+        mem::swap(&mut self.room, &mut wider.room);
+    }
+
     /// How many entries there are.
     pub(crate) const fn len(&self) -> usize {
         self.len
