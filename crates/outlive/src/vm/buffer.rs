@@ -25,6 +25,10 @@ impl<D: VmDriver> VmBo<D> {
         Self { pair }
     }
 
+    pub(super) const fn pair(&self) -> &Object<PairInner<D>> {
+        &self.pair
+    }
+
     /// By which mappings name it.
     #[must_use]
     pub fn id(&self) -> BoId {

@@ -365,6 +365,16 @@ impl<D: VmDriver, M: Mode> Vm<D, M> {
         VmLocks::lock(&self.vm, attempt)
     }
 
+    /// Locks what a job touches that names its buffers ([`Vm::in_use_named`]): the reservation of each of `named`, with room for a
+    /// fence; for a local one that is the address space's. Those of other address spaces are passed over. May block; allocates.
+    /// The turn is not needed.
+    ///
+    /// # Errors
+    /// As for [`Vm::lock_all`].
+    pub fn lock_named<'a>(&self, attempt: &mut Attempt<'a>, named: &[&VmBo<D>]) -> Result<VmLocks<'a, D>, LockError> {
+        VmLocks::lock_named(&self.vm, attempt, named)
+    }
+
     pub(super) const fn inner(&self) -> &Object<VmInner<D>> {
         &self.vm
     }

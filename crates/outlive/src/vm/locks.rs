@@ -13,6 +13,7 @@
 //! # Why it cannot deadlock
 //! Reservations are taken by age ([`crate::resv`]); the turn, where somebody wants both, is taken before them.
 
+use super::buffer::VmBo;
 use super::change::VmPlan;
 use super::driver::{Bo, VmDriver};
 use super::pairs::{OpenPairs, PairInner};
@@ -32,7 +33,8 @@ type Pair<D> = Object<PairInner<D>>;
 #[must_use = "fill its slots in the sealed phase with `VmLocks::add`"]
 pub struct VmLocks<'a, D: VmDriver> {
     vm: Object<VmInner<D>>,
-    own: Slot<'a>,
+    /// Of the address space; not where only what a job names is locked.
+    own: Option<Slot<'a>>,
     external: HeapVec<(Pair<D>, Slot<'a>)>,
     /// Local buffers that are to be validated.
     local: HeapVec<Pair<D>>,
@@ -61,10 +63,24 @@ impl<'a, D: VmDriver> VmLocks<'a, D> {
         let answered = vm.state.lock().locals_valid_at == local_evictions;
         let mut local = if answered { HeapVec::new() } else { gather(vm, |state| &state.locals)? };
         local.retain(|pair| is_evicted(pair));
-        Ok(Self { vm: vm.clone(), own, external, local, local_evictions })
+        Ok(Self { vm: vm.clone(), own: Some(own), external, local, local_evictions })
     }
 
-    /// How many external buffers there are.
+    pub(super) fn lock_named(
+        vm: &Object<VmInner<D>>,
+        attempt: &mut Attempt<'a>,
+        named: &[&VmBo<D>],
+    ) -> Result<Self, LockError> {
+        let mut external = HeapVec::new();
+        try_reserve(&mut external, named.len())?;
+        for pair in named.iter().map(|bo| bo.pair()).filter(|pair| pair.vm.as_ptr() == vm.as_ptr()) {
+            let slot = attempt.prepare(pair.bo.core().reservation())?;
+            try_push(&mut external, (pair.clone(), slot)).map_err(|(error, _)| error)?;
+        }
+        Ok(Self { vm: vm.clone(), own: None, external, local: HeapVec::new(), local_evictions: 0 })
+    }
+
+    /// How many external buffers there are, or how many that were named.
     #[must_use]
     pub fn external(&self) -> usize {
         self.external.len()
@@ -82,15 +98,19 @@ impl<'a, D: VmDriver> VmLocks<'a, D> {
             validate(&pair.bo, &pair.data)?;
             pair.valid_at.store(evictions, Ordering::Relaxed);
         }
-        self.vm.state.lock().locals_valid_at = self.local_evictions;
+        if self.own.is_some() {
+            self.vm.state.lock().locals_valid_at = self.local_evictions;
+        }
         Ok(())
     }
 
-    /// Hangs `fence`, of a job in this address space, on everything: as `own` on the address space and its local buffers, as
-    /// `external` on the others (usually [`Usage::Bookkeep`], and what the job does to what it shares). Cannot fail; allocates
+    /// Hangs `fence`, of a job in this address space, on all that is locked: as `own` on the address space and its local buffers, as
+    /// `external` on the others, and on those that were named (usually [`Usage::Bookkeep`], and what the job does to what it shares). Cannot fail; allocates
     /// nothing.
     pub fn add(self, sealed: &mut Sealed<'a>, own: Usage, external: Usage, fence: &Retired) {
-        sealed.add(self.own, own, fence);
+        if let Some(slot) = self.own {
+            sealed.add(slot, own, fence);
+        }
         for (_, slot) in self.external {
             sealed.add(slot, external, fence);
         }

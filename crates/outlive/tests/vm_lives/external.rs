@@ -226,3 +226,45 @@ fn the_turn_comes_before_reservations() {
     drop(vm);
     rig.all_gone();
 }
+
+#[test]
+fn a_job_that_names_its_buffers_locks_and_validates_those_only() {
+    let rig = Rig::new();
+    let (vm, other) = (rig.vm(), rig.vm());
+    let (named, unnamed, local, foreign) = (rig.bo(1), rig.bo(2), rig.local(&vm, 3), rig.bo(4));
+    let pairs = [rig.open(&vm, &named), rig.open(&vm, &unnamed), rig.open(&vm, &local), rig.open(&other, &foreign)];
+    let submit = |names: &[&VmBo<Gpu>]| {
+        let mut validated = Vec::new();
+        let job = Transaction::new().run::<VmLocks<'_, Gpu>, _>(
+            |attempt| {
+                let locks = vm.lock_named(attempt, names)?;
+                locks.validate(|bo, _| Ok::<_, LockError>(validated.push(bo.core().size() / PAGE)))?;
+                Ok(locks)
+            },
+            |sealed, locks| {
+                let job = rig.job(&vm, &[], None);
+                locks.add(sealed, Usage::Bookkeep, Usage::Write, &job.retired());
+            },
+        );
+        job.unwrap();
+        validated
+    };
+    evict(&named);
+    evict(&unnamed);
+    evict(&local);
+    // A buffer of another address space is none of it.
+    assert_eq!(submit(&[&pairs[0], &pairs[3]]), [1]);
+    assert!(
+        !is_idle(&named, Usage::Bookkeep) && is_idle(&unnamed, Usage::Bookkeep) && is_idle(&local, Usage::Bookkeep)
+    );
+    assert!(is_idle(&foreign, Usage::Bookkeep));
+    assert_eq!(submit(&[&pairs[0], &pairs[2]]), [3], "what was validated stays so");
+    assert!(!is_idle(&local, Usage::Read) && !vm.reservation().is_idle(Usage::Read).unwrap());
+    rig.finish();
+    rig.finish();
+    rig.idle();
+    // What nobody named is validated with all.
+    assert_eq!(validate(&vm, 9).0, [2]);
+    drop((pairs, vm, other, named, unnamed, local, foreign));
+    rig.all_gone();
+}
