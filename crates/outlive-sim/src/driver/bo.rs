@@ -4,7 +4,7 @@
 //! Where a buffer's bytes are: under the machine's lock; it changes only while no entry leads there and nothing that is to come
 //! hangs on the buffer (eviction, validation), or in its drop.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use outlive::Device;
@@ -49,6 +49,10 @@ struct Backing {
     held: Mutex<Held>,
     /// Where it is open. Taken under the lock of what is held.
     opens: Mutex<Vec<Seen>>,
+    /// Its number among those that may be evicted to make room; 0: it is not one.
+    number: AtomicU64,
+    evictions: AtomicU64,
+    restores: AtomicU64,
 }
 
 /// An address space in which a buffer is open.
@@ -93,8 +97,18 @@ impl Drop for Opening {
 enum Held {
     /// In memory: pieces in order, each the first page and how many lie side by side.
     Here(Vec<(PageId, u32)>),
-    /// Swapped out.
+    /// Swapped out; nothing was ever in one that is empty.
     Away(Vec<u8>),
+}
+
+/// A buffer that may be gone.
+#[derive(Debug)]
+pub(crate) struct WeakBo(Weak<Inner>);
+
+impl WeakBo {
+    pub(crate) fn upgrade(&self) -> Option<SimBo> {
+        self.0.upgrade().map(SimBo)
+    }
 }
 
 impl Bo for SimBo {
@@ -106,20 +120,39 @@ impl Bo for SimBo {
 impl SimBo {
     /// Zeroed pages, as many as `core` says.
     pub(crate) fn new(shared: &Arc<Shared>, core: BoCore, pages: Pages) -> Result<Self, MemoryError> {
+        let runs = if pages == Pages::Large { &RUNS[..] } else { &RUNS[2..] };
+        let count = core.size().div_ceil(PAGE);
+        Self::with(shared, core, pages == Pages::System, |machine, whose| {
+            take_pages(machine, whose, count, runs).map(Held::Here)
+        })
+    }
+
+    /// One that is not in the device's memory yet; zeroed.
+    pub(crate) fn absent(shared: &Arc<Shared>, core: BoCore) -> Result<Self, MemoryError> {
+        Self::with(shared, core, false, |_, _| Ok(Held::Away(Vec::new())))
+    }
+
+    fn with(
+        shared: &Arc<Shared>,
+        core: BoCore,
+        in_system: bool,
+        hold: impl FnOnce(&mut Machine, (DomainId, OwnerId)) -> Result<Held, MemoryError>,
+    ) -> Result<Self, MemoryError> {
         let mut machine = shared.lock();
         let machine = &mut *machine;
         let own = machine.unit.gpu.as_ref().ok_or(MemoryError::NoSuchPage)?.domain();
-        let domain = if pages == Pages::System { DomainId::SYSTEM } else { own };
-        let runs = if pages == Pages::Large { &RUNS[..] } else { &RUNS[2..] };
+        let domain = if in_system { DomainId::SYSTEM } else { own };
         let owner = machine.memory.add_owner()?;
-        let held = match take_pages(machine, (domain, owner), core.size().div_ceil(PAGE), runs) {
-            Ok(pages) => Mutex::new(Held::Here(pages)),
+        let held = match hold(machine, (domain, owner)) {
+            Ok(held) => Mutex::new(held),
             Err(error) => {
                 machine.memory.remove_owner(owner);
                 return Err(error);
             }
         };
-        let memory = Backing { shared: Arc::clone(shared), owner, domain, held, opens: Mutex::default() };
+        let [number, evictions, restores] = [const { AtomicU64::new(0) }; 3];
+        let shared = Arc::clone(shared);
+        let memory = Backing { shared, owner, domain, held, opens: Mutex::default(), number, evictions, restores };
         Ok(Self(Arc::new(Inner { core, memory: Arc::new(memory) })))
     }
 
@@ -128,6 +161,31 @@ impl SimBo {
         let core = BoCore::imported(device, &self.0.core);
         let reached = self.0.memory.domain == DomainId::SYSTEM;
         reached.then(|| Self(Arc::new(Inner { core, memory: Arc::clone(&self.0.memory) })))
+    }
+
+    /// Whether both are the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// A job uses it: of those that may be evicted to make room it is the last to go.
+    pub(crate) fn used(&self) {
+        let mut machine = self.0.memory.shared.lock();
+        let number = &self.0.memory.number;
+        let weak = WeakBo(Arc::downgrade(&self.0));
+        number.store(machine.unit.lru.used(number.load(Ordering::Relaxed), weak), Ordering::Relaxed);
+    }
+
+    /// How often it was moved out of memory.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.0.memory.evictions.load(Ordering::Relaxed)
+    }
+
+    /// How often it was moved back.
+    #[must_use]
+    pub fn restores(&self) -> u64 {
+        self.0.memory.restores.load(Ordering::Relaxed)
     }
 
     /// Whether its pages are in memory.
@@ -161,6 +219,7 @@ impl SimBo {
         let machine = self.0.memory.shared.lock();
         match &*self.held() {
             Held::Here(pieces) => bytes_of(&machine.memory, pieces),
+            Held::Away(bytes) if bytes.is_empty() => alloc::vec![0; self.pages_count() * PAGE_BYTES],
             Held::Away(bytes) => bytes.clone(),
         }
     }
@@ -202,6 +261,8 @@ impl SimBo {
         };
         if let Held::Here(pieces) = core::mem::replace(&mut *held, Held::Away(bytes)) {
             free_pages(&mut machine, &pieces);
+            self.0.memory.evictions.fetch_add(1, Ordering::Relaxed);
+            self.0.memory.forget(&mut machine);
         }
         true
     }
@@ -220,6 +281,9 @@ impl SimBo {
                 page.copy_from_slice(chunk);
             }
         }
+        if !bytes.is_empty() {
+            self.0.memory.restores.fetch_add(1, Ordering::Relaxed);
+        }
         *held = Held::Here(pieces);
         Ok(())
     }
@@ -230,6 +294,10 @@ impl SimBo {
         if let Held::Here(pieces) = core::mem::replace(&mut *self.held(), Held::Here(Vec::new())) {
             free_pages(&mut machine, &pieces);
         }
+    }
+
+    fn pages_count(&self) -> usize {
+        usize::try_from(self.0.core.size().div_ceil(PAGE)).unwrap_or(0)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -244,6 +312,11 @@ impl fmt::Display for SimBo {
 }
 
 impl Backing {
+    /// It is none of those any more that may be evicted to make room.
+    fn forget(&self, machine: &mut Machine) {
+        machine.unit.lru.forget(self.number.swap(0, Ordering::Relaxed));
+    }
+
     fn opens(&self) -> MutexGuard<'_, Vec<Seen>> {
         self.opens.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -259,6 +332,7 @@ impl Drop for Backing {
         if let Held::Here(pieces) = &*self.held() {
             free_pages(&mut machine, pieces);
         }
+        self.forget(&mut machine);
         machine.memory.remove_owner(self.owner);
     }
 }

@@ -15,11 +15,12 @@
 use alloc::sync::Arc;
 use core::fmt;
 use outlive::Device;
-use outlive::vm::{Bo, BoCore, Edit, Flags, Flushed, PlanError, Request, Rule, Source, Vm, VmBo, VmError};
+use outlive::vm::{Bo, BoCore, Edit, EditRefused, Flags, Flushed, PlanError, Request, Rule, Source, Vm, VmBo, VmError};
 
 use super::bo::{Pages, SimBo};
 use super::hardware::SimDriver;
 use super::machine::{Machine, Shared};
+use super::room::make_room;
 use super::space::{Place, Space};
 use super::tables::{Opened, UNCACHED};
 use crate::gpu::{Access, MapError, MemoryError, Observation, PAGE_BYTES, PageId, Va};
@@ -94,13 +95,15 @@ impl From<MapError> for BufferError {
 
 /// Whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     /// Its client's alone.
     Own,
     /// Its client's, for others to read.
     Shared,
     /// Another's.
     Import,
+    /// Its client's, persistent.
+    Piece,
 }
 
 /// Memory, mapped in one address space. Given back when dropped, once no entry leads there any more.
@@ -182,6 +185,8 @@ impl Buffer {
 pub(crate) struct Home<'a> {
     pub(crate) vm: &'a Vm<SimDriver>,
     pub(crate) device: &'a Device<SimDriver>,
+    /// Nothing is waited for, and no room made.
+    pub(crate) at_once: bool,
 }
 
 impl Home<'_> {
@@ -191,10 +196,13 @@ impl Home<'_> {
 
     /// So many pages of the device's memory, zeroed, to read and write. `shared`: by others, too.
     pub(crate) fn in_device(&self, pages: u32, shared: bool) -> Result<Buffer, BufferError> {
-        let make = || self.make(pages, Pages::Small, if shared { Kind::Shared } else { Kind::Own });
-        match make() {
-            Err(BufferError::Memory(MemoryError::OutOfPages { .. })) if give_kept_back(&self.space().shared) => make(),
-            made => made,
+        let kind = if shared { Kind::Shared } else { Kind::Own };
+        loop {
+            match self.make(pages, Pages::Small, kind) {
+                Err(BufferError::Memory(MemoryError::OutOfPages { .. }))
+                    if !self.at_once && make_room(self.device, &[]) => {}
+                made => return made,
+            }
         }
     }
 
@@ -207,10 +215,10 @@ impl Home<'_> {
         let bytes = u64::from(pages) * PAGE_BYTES as u64;
         let core = match kind {
             Kind::Own => BoCore::local(self.vm, bytes),
-            Kind::Shared | Kind::Import => BoCore::new(self.device, bytes).map_err(VmError::from)?,
+            Kind::Shared | Kind::Import | Kind::Piece => BoCore::new(self.device, bytes).map_err(VmError::from)?,
         };
         let bo = SimBo::new(&self.space().shared, core, from)?;
-        self.map(&bo, pages, kind)
+        self.buffer(&bo, pages, kind)
     }
 
     /// Another client's buffer, perhaps of another device, to read here.
@@ -221,23 +229,25 @@ impl Home<'_> {
         }
         let pages = u32::try_from(buffer.pages.len()).map_err(|_| MemoryError::OutOfHostMemory)?;
         if bo.core().device() == self.device.id() {
-            return self.map(bo, pages, Kind::Import);
+            return self.buffer(bo, pages, Kind::Import);
         }
         let bo = bo.import(self.device).ok_or(BufferError::Unreachable)?;
-        self.map(&bo, pages, Kind::Import)
+        self.buffer(&bo, pages, Kind::Import)
+    }
+
+    fn buffer(&self, bo: &SimBo, pages: u32, kind: Kind) -> Result<Buffer, BufferError> {
+        let (va, pair) = self.map(bo, pages, kind)?;
+        let pages = pair.bo().pages();
+        Ok(Buffer { pair, va, pages, kind })
     }
 
     /// Opens and maps all of `bo` in the driver's range; where that was done, another handle.
-    fn map(&self, bo: &SimBo, pages: u32, kind: Kind) -> Result<Buffer, BufferError> {
+    pub(crate) fn map(&self, bo: &SimBo, pages: u32, kind: Kind) -> Result<(Va, VmBo<SimDriver>), BufferError> {
         let mut edit = self.turn()?;
-        let open = edit.find_bo(bo).and_then(|pair| Some((pair.data().va()?, pair)));
-        let (va, pair) = match open {
-            Some(open) => open,
-            None => self.map_anew(&mut edit, bo, pages, kind)?,
-        };
-        drop(edit);
-        let pages = pair.bo().pages();
-        Ok(Buffer { pair, va, pages, kind })
+        match edit.find_bo(bo).and_then(|pair| Some((pair.data().va()?, pair))) {
+            Some(open) => Ok(open),
+            None => self.map_anew(&mut edit, bo, pages, kind),
+        }
     }
 
     fn map_anew(
@@ -252,7 +262,7 @@ impl Home<'_> {
         let va = place.va;
         tables.prepare(va, len)?;
         let pair = edit.open(bo, || Opened::new(bo, tables, Some(place)))?;
-        let cached = if pages > UNCACHED_MAX { Flags::NONE } else { UNCACHED };
+        let cached = if kind == Kind::Piece || pages > UNCACHED_MAX { Flags::NONE } else { UNCACHED };
         let flags = if kind == Kind::Import { cached.with(Flags::READ_ONLY) } else { cached };
         let source = Source::Bo { bo: pair.id(), offset: 0 };
         let plan = edit.plan(&[Request::Map { va: va.0, len, source, flags, data: () }])?;
@@ -261,12 +271,9 @@ impl Home<'_> {
         Ok((va, pair))
     }
 
-    /// Whoever has it has it for a moment. A callback gets it only if it is free.
-    fn turn(&self) -> Result<Edit<SimDriver>, VmError> {
-        match self.vm.try_edit() {
-            Some(edit) => Ok(edit),
-            None => Ok(self.vm.edit()?),
-        }
+    /// Whoever has it has it for a moment.
+    pub(crate) fn turn(&self) -> Result<Edit<SimDriver>, VmError> {
+        if self.at_once { self.vm.try_edit().ok_or(EditRefused::InCallback.into()) } else { Ok(self.vm.edit()?) }
     }
 }
 

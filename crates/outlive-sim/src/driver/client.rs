@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
 use outlive::pool::{Holder, PoolError};
+use outlive::resv::LockError;
 use outlive::vm::{Geometry, Vm, VmConfig, VmError};
 use outlive::{Device, Drained, Job, JobFences, JobQueue, OpenError, QueueConfig, Refusal, Reserved};
 
@@ -63,6 +64,12 @@ pub enum SubmitError {
     Buffer(BufferError),
     /// The library said no.
     Refused(Refusal),
+    /// Somebody else submitted a job for the same persistent buffers at the same time: try again.
+    Raced,
+    /// A job that works on persistent buffers is submitted at once: they are brought in when it is committed.
+    Held,
+    /// The persistent buffers that it works on cannot be locked.
+    Lock(LockError),
 }
 
 impl fmt::Display for SubmitError {
@@ -71,11 +78,31 @@ impl fmt::Display for SubmitError {
             Self::Memory(error) => error.fmt(f),
             Self::Buffer(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
+            Self::Raced => {
+                f.write_str("another job for the same persistent buffers was submitted meanwhile: try again")
+            }
+            Self::Held => f.write_str("a job that works on persistent buffers cannot be held: submit it"),
+            Self::Lock(error) => error.fmt(f),
         }
     }
 }
 
 impl core::error::Error for SubmitError {}
+
+impl From<LockError> for SubmitError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::OutOfMemory(_) => Self::Memory(MemoryError::OutOfHostMemory),
+            _ => Self::Lock(error),
+        }
+    }
+}
+
+impl From<VmError> for SubmitError {
+    fn from(error: VmError) -> Self {
+        BufferError::from(error).into()
+    }
+}
 
 impl From<MemoryError> for SubmitError {
     fn from(error: MemoryError) -> Self {
@@ -170,7 +197,7 @@ impl SimQueue {
         let client = client.unwrap_or_else(|| space.shared.lock().next_client());
         let queue = queue.credits(credits).timeout(timeout).client(client);
         let lease = device.driver().lease(device.executor())?;
-        let ring = SimRing::new(space, credits, slots)?;
+        let ring = SimRing::new(device, space, credits, slots)?;
         let hw = ring.hw();
         let queue = device.queue(queue, ring)?;
         let longest = outlive::LIMIT_MAX;
@@ -183,7 +210,7 @@ impl SimQueue {
     /// # Errors
     /// [`SubmitError`].
     pub fn payload(&self, spec: &mut JobSpec) -> Result<SimJob, SubmitError> {
-        let mut job = SimJob::new(self.home(), spec, self.timeout)?;
+        let mut job = SimJob::new(Home { at_once: spec.at_once, ..self.home() }, spec, self.timeout)?;
         let ticket = self.lease.as_ref().map(Holder::ticket).transpose();
         job.ticket = ticket.map_err(|error| SubmitError::Refused(Refusal::OutOfMemory(error)))?;
         Ok(job)
@@ -202,6 +229,9 @@ impl SimQueue {
     /// # Errors
     /// [`SubmitError`].
     pub fn reserve_waiting(&self, mut spec: JobSpec, user_waits: u16) -> Result<Reserved<SimDriver>, SubmitError> {
+        if !spec.pieces.is_empty() {
+            return Err(SubmitError::Held);
+        }
         let payload = self.payload(&mut spec)?;
         self.reserve_payload(payload, spec, user_waits)
     }
@@ -226,6 +256,9 @@ impl SimQueue {
     /// # Errors
     /// [`SubmitError`]; nothing is left of the job then.
     pub fn submit(&self, spec: JobSpec) -> Result<Submitted, SubmitError> {
+        if !spec.pieces.is_empty() {
+            return self.submit_on_pieces(spec);
+        }
         let reserved = self.reserve(spec)?;
         let (id, output) = (reserved.id(), reserved.output());
         // A payload has an output until it is dropped.
@@ -264,8 +297,8 @@ impl SimQueue {
         &self.vm
     }
 
-    const fn home(&self) -> Home<'_> {
-        Home { vm: &self.vm, device: self.queue.device() }
+    pub(crate) const fn home(&self) -> Home<'_> {
+        Home { vm: &self.vm, device: self.queue.device(), at_once: false }
     }
 
     /// The library's queue: suspend, resume, priority, weight, status.
@@ -324,7 +357,7 @@ impl SimClient {
     pub fn on(device: &Device<SimDriver>, name: &str, config: ClientConfig) -> Result<Self, ClientError> {
         let shared = device.driver().shared();
         let client = config.client.unwrap_or_else(|| shared.lock().next_client());
-        let tables = SimTables::new(Arc::new(Space::new(shared)?));
+        let tables = SimTables::new(Arc::new(Space::new(device)?));
         let geometry = Geometry { base: DRIVER_START, len: VA_END - DRIVER_START, page: PAGE_BYTES as u64 };
         let vm = Vm::new(device, VmConfig::new(geometry), tables)?;
         let first = SimQueue::new(device, &vm, ClientConfig { client: Some(client), ..config })?;

@@ -15,6 +15,7 @@
 //! One turn is held at a time, and taken before the reservation, as everywhere. Nothing is waited for with the reservation
 //! locked. Entries and bytes change under the machine's lock, a leaf, so who maps the buffer and who moves it see each other.
 
+use outlive::Device;
 use outlive::resv::{Slot, Transaction, Usage};
 use outlive::vm::{Bo, VmBo};
 
@@ -30,20 +31,37 @@ impl SimVm {
     /// [`SimVmError::Busy`]: something that uses it hangs on it. [`SimVmError::StillMapped`]: it was closed somewhere and is to
     /// be cleared there, or somebody has used it meanwhile. Its bytes are where they were.
     pub fn evict(&self, bo: &SimBo) -> Result<(), SimVmError> {
-        if !bo.is_resident() {
-            return Ok(());
-        }
-        for open in VmBo::all(self.device(), bo).map_err(|error| SimVmError::Vm(error.into()))? {
-            take_entries(bo, &open)?;
-        }
-        let moved = while_idle(bo, || bo.move_out());
-        if moved? { Ok(()) } else { Err(SimVmError::StillMapped) }
+        evict(self.device(), bo, Turn::Awaited)
     }
 }
 
+/// What to do about an address space that somebody is changing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Wait for the turn.
+    Awaited,
+    /// Give up.
+    Free,
+}
+
+/// See [`SimVm::evict`].
+pub(crate) fn evict(device: &Device<SimDriver>, bo: &SimBo, turn: Turn) -> Result<(), SimVmError> {
+    if !bo.is_resident() {
+        return Ok(());
+    }
+    for open in VmBo::all(device, bo).map_err(|error| SimVmError::Vm(error.into()))? {
+        take_entries(bo, &open, turn)?;
+    }
+    let moved = while_idle(bo, || bo.move_out());
+    if moved? { Ok(()) } else { Err(SimVmError::StillMapped) }
+}
+
 /// Takes the entries of `bo` out of one address space.
-fn take_entries(bo: &SimBo, open: &VmBo<SimDriver>) -> Result<(), SimVmError> {
-    let edit = open.edit()?;
+fn take_entries(bo: &SimBo, open: &VmBo<SimDriver>, turn: Turn) -> Result<(), SimVmError> {
+    let edit = match turn {
+        Turn::Awaited => open.edit()?,
+        Turn::Free => open.try_edit().ok_or(SimVmError::StillMapped)?,
+    };
     if open.vm_data().forgets_entries() {
         open.data().unmapped();
         return Ok(());

@@ -14,13 +14,15 @@ use core::fmt;
 use core::time::Duration;
 use outlive::pool::{Holder, Pool, PoolError};
 use outlive::sched::Priority;
-use outlive::{Acquired, Completion, Driver, Executor, FenceError, InFlight, JobCx, ResetToken, Times, Verdict};
+use outlive::{
+    Acquired, Completion, Device, Driver, Executor, FenceError, InFlight, JobCx, ResetToken, Times, Verdict,
+};
 
-use super::buffer::give_kept_back;
 use super::deliver::Delivery;
 use super::ids::number_of;
 use super::job::SimJob;
 use super::machine::{JobEnd, Machine, Shared};
+use super::room::make_room;
 use super::space::Space;
 use super::unit::{Flights, Flying, RingState};
 use crate::gpu::{
@@ -91,22 +93,27 @@ pub struct SimRing {
 
 impl SimRing {
     /// A ring whose jobs hold at most `credits`, with room for `slots` jobs.
-    pub(crate) fn new(space: &Arc<Space>, credits: u32, slots: u32) -> Result<Self, GpuError> {
+    pub(crate) fn new(
+        device: &Device<SimDriver>,
+        space: &Arc<Space>,
+        credits: u32,
+        slots: u32,
+    ) -> Result<Self, GpuError> {
         let capacity = usize::try_from(slots).map_err(|_| GpuError::BadSlots(slots))?;
         let in_flight = InFlight::with_capacity(capacity)
             .map_err(|_| GpuError::Memory(crate::gpu::MemoryError::OutOfHostMemory))?;
         let in_flight = Arc::new(in_flight);
-        let mut machine = space.shared.lock();
-        let mut made = machine.make_ring(slots);
-        if made.as_ref().is_err_and(GpuError::is_shortage) {
-            drop(machine);
-            let again = give_kept_back(&space.shared);
-            machine = space.shared.lock();
-            if again {
-                made = machine.make_ring(slots);
+        let (hw, mut machine) = loop {
+            let mut machine = space.shared.lock();
+            let made = machine.make_ring(slots);
+            if !made.as_ref().is_err_and(GpuError::is_shortage) {
+                break (made?, machine);
             }
-        }
-        let hw = made?;
+            drop(machine);
+            if !make_room(device, &[]) {
+                return Err(made.err().unwrap_or(GpuError::Unplugged));
+            }
+        };
         let pages = crate::gpu::ring::ring_bytes(slots).div_ceil(PAGE_BYTES);
         machine.ring_came(space.vm, pages);
         let (in_ring, flying) = (Arc::clone(&in_flight), Flights::default());

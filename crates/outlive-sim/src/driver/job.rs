@@ -16,6 +16,7 @@ use std::sync::MutexGuard;
 use super::buffer::{Buffer, BufferError, Home, keep};
 use super::hardware::SimDriver;
 use super::machine::Machine;
+use super::piece::Piece;
 use super::space::Space;
 use crate::gpu::{Command, FaultKind, JobId, MemoryError, Notify, Observation, PAGE_BYTES, PageId, Va, VmId};
 
@@ -25,6 +26,10 @@ pub const SLOT_BYTES: u64 = 128;
 const FENCE_BYTES: u64 = 8;
 /// Where in the control page what a job reads from others is put.
 const SCRATCH_OFFSET: u64 = PAGE_BYTES as u64 / 2;
+/// Persistent buffers that one job works on, at most: for so many its commands have room.
+const PIECES_MAX: usize = 16;
+/// What a job shows of each persistent buffer that it works on, at most.
+const STRIP_BYTES: u64 = 768;
 /// Pages that `Fill` and each half of `Copy` use.
 const DATA_PAGES: u32 = 4;
 
@@ -110,6 +115,12 @@ pub struct JobSpec {
     /// its client, counted from 0, which no other job has before this one has retired. They must fit: those of [`Work::Spin`]
     /// without `reads` do.
     pub commands: Option<(Arc<Buffer>, u32)>,
+    /// Of what is not there nothing is waited for, and no room made: for a callback. It finds what its client has kept or what is
+    /// free, and can read no other client's buffer nor be [`shared`](JobSpec::shared).
+    pub at_once: bool,
+    /// Persistent buffers of its client that it works on besides, at most 16: at its end it shows some of each, and leaves there
+    /// what it wrote. It goes after all that was submitted to work on them before. For [`SimQueue::submit`](super::SimQueue::submit).
+    pub pieces: Vec<Arc<Piece>>,
     /// Called where the payload is dropped, after its memory was given back.
     pub on_drop: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -130,6 +141,8 @@ impl JobSpec {
             shared: false,
             vm: None,
             commands: None,
+            at_once: false,
+            pieces: Vec::new(),
             on_drop: None,
         }
     }
@@ -191,6 +204,7 @@ pub struct SimJob {
     control: Option<Control>,
     data: Option<Arc<Buffer>>,
     reads: Vec<Arc<Buffer>>,
+    pieces: Vec<Arc<Piece>>,
     on_drop: Option<Box<dyn FnOnce() + Send>>,
     /// The last to go.
     in_use: VmUse<SimDriver>,
@@ -226,10 +240,11 @@ impl SimJob {
         };
         let data_bytes = data_bytes.max(spec.work.data_bytes());
         let (into, slot) = (spec.into.take(), spec.commands.take());
-        let too_small = into.as_ref().is_some_and(|into| !into.is_in(space) || into.bytes() < data_bytes)
+        let wrong = spec.pieces.len() > PIECES_MAX
+            || into.as_ref().is_some_and(|into| !into.is_in(space) || into.bytes() < data_bytes)
             || at.is_some_and(|(_, bytes)| into.is_some() || bytes < data_bytes)
-            || slot.as_ref().is_some_and(|slot| !fits(space, slot, spec.work, &reads));
-        if too_small {
+            || slot.as_ref().is_some_and(|slot| !fits(space, slot, spec.work, &reads, &spec.pieces));
+        if wrong {
             return Err(MemoryError::NoSuchPage.into());
         }
         let wants = Wants {
@@ -249,7 +264,7 @@ impl SimJob {
         let mut commands = core::mem::take(&mut machine.scratch);
         commands.clear();
         if let Some((buffer, start, size)) = control.as_ref().map(Control::place) {
-            encode(&mut commands, spec.work, data, &reads, (buffer.va().add(start), size), id);
+            encode(&mut commands, spec.work, data, (&reads, &spec.pieces), (buffer.va().add(start), size), id);
             machine.write(buffer.pages(), start, &commands);
         }
         let commands_bytes = u32::try_from(commands.len()).unwrap_or(u32::MAX);
@@ -266,6 +281,7 @@ impl SimJob {
             bytes,
             data: own.map(Arc::new).or(into),
             reads,
+            pieces: core::mem::take(&mut spec.pieces),
             on_drop: spec.on_drop.take(),
             in_use,
         })
@@ -333,9 +349,16 @@ fn take<'a>(home: Home<'a>, wants: Wants) -> Result<(MutexGuard<'a, Machine>, [O
 }
 
 /// Whether a job can stand in a slot.
-fn fits(space: &Arc<Space>, (buffer, number): &(Arc<Buffer>, u32), work: Work, reads: &[Arc<Buffer>]) -> bool {
+fn fits(
+    space: &Arc<Space>,
+    (buffer, number): &(Arc<Buffer>, u32),
+    work: Work,
+    reads: &[Arc<Buffer>],
+    pieces: &[Arc<Piece>],
+) -> bool {
     let ends = (u64::from(*number) + 1) * SLOT_BYTES;
-    buffer.is_in(space) && ends <= buffer.bytes() && matches!(work, Work::Spin) && reads.is_empty()
+    let short = matches!(work, Work::Spin) && reads.is_empty() && pieces.is_empty();
+    short && buffer.is_in(space) && ends <= buffer.bytes()
 }
 
 /// The bytes of the job: its work, a look at what it reads, and the end. `control`: where they stand, and the room there.
@@ -343,7 +366,7 @@ fn encode(
     out: &mut Vec<u8>,
     work: Work,
     (at, bytes): (Va, u64),
-    reads: &[Arc<Buffer>],
+    (reads, pieces): (&[Arc<Buffer>], &[Arc<Piece>]),
     (control, room): (Va, u64),
     id: JobId,
 ) {
@@ -375,6 +398,14 @@ fn encode(
         let scratch = control.add(SCRATCH_OFFSET);
         Command::Copy { source: other.va(), target: scratch, bytes: 64 }.encode(out);
     }
+    for (number, piece) in (1..).zip(pieces) {
+        // A strip from its middle goes to the end of what the job wrote, and then that into all of it.
+        let shared = bytes.min(piece.bytes());
+        let strip = (shared / 4).min(STRIP_BYTES);
+        let target = at.add(bytes.saturating_sub(number * strip));
+        Command::Copy { source: piece.va().add(shared / 2), target, bytes: strip }.encode(out);
+        Command::Copy { source: at, target: piece.va(), bytes: shared }.encode(out);
+    }
     let fence = control.add(room - FENCE_BYTES);
     Command::End { fence, value: id.0, interrupt: Notify::Interrupt }.encode(out);
 }
@@ -394,6 +425,7 @@ impl Drop for SimJob {
         drop(machine);
         drop(left);
         self.reads.clear();
+        self.pieces.clear();
         if let Some(on_drop) = self.on_drop.take() {
             on_drop();
         }

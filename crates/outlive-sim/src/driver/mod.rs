@@ -35,7 +35,8 @@
 //! Each client has one of the library's, and all that its jobs reach is mapped by it: what this driver maps for itself (commands,
 //! what jobs write: `buffer`) in a range of its own (`space`), and what users do ([`SimVm`]). Its steps change the client's page
 //! tables (`tables`); binds of users are jobs of a queue of their own (`binder`); buffers (`bo`) are evicted from all address
-//! spaces (`evict`) and brought back (`vm_client`). Only rings are elsewhere: the firmware's page tables lead there.
+//! spaces (`evict`) and brought back (`vm_client`); persistent ones of clients ([`Piece`]) by themselves when memory is short
+//! (`room`), for the next job that works on them. Only rings are elsewhere: the firmware's page tables lead there.
 //!
 //! # Time
 //! [`HostClock::Virtual`]: [`SimHost`] goes from event to event, of the device and of the executor, in one order; the same
@@ -62,8 +63,10 @@ mod host;
 mod ids;
 mod job;
 pub(crate) mod machine;
+mod piece;
 mod real;
 mod recover;
+mod room;
 mod space;
 mod tables;
 mod unit;
@@ -79,6 +82,7 @@ pub use hardware::{CODE_BAD_DESCRIPTOR, CODE_EXECUTION, CODE_PAGE_FAULT, CODE_RE
 pub use host::{FINISH_MAX, SimHost};
 pub use job::{JobSpec, SLOT_BYTES, SimJob, VmWork, Work};
 pub use machine::{EngineStretch, JobEnd};
+pub use piece::Piece;
 pub use space::VM_START;
 pub use tables::{Opened, SimTables};
 pub use vm_client::{SimVm, SimVmError};

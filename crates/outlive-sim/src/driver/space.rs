@@ -19,9 +19,12 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use outlive::Device;
 
-use super::buffer::{Buffer, give_kept_back};
+use super::buffer::Buffer;
+use super::hardware::SimDriver;
 use super::machine::{Machine, Shared};
+use super::room::make_room;
 use crate::gpu::{AddressSpace, GpuError, MemoryError, Observation, OwnerId, PAGE_BYTES, PageSize, Va, VmId};
 
 /// Where users' mappings begin, in every address space.
@@ -126,17 +129,16 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// A new one, known to the device.
-    pub(crate) fn new(shared: &Arc<Shared>) -> Result<Self, GpuError> {
-        let made = match shared.lock().make_space() {
-            Err(error) if error.is_shortage() => error,
-            made => return Ok(Self { shared: Arc::clone(shared), vm: made? }),
-        };
-        if !give_kept_back(shared) {
-            return Err(made);
+    /// A new one, known to `device`.
+    pub(crate) fn new(device: &Device<SimDriver>) -> Result<Self, GpuError> {
+        let shared = device.driver().shared();
+        loop {
+            let made = shared.lock().make_space();
+            match made {
+                Err(error) if error.is_shortage() && make_room(device, &[]) => {}
+                made => return Ok(Self { shared: Arc::clone(shared), vm: made? }),
+            }
         }
-        let vm = shared.lock().make_space()?;
-        Ok(Self { shared: Arc::clone(shared), vm })
     }
 }
 

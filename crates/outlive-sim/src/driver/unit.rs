@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use outlive::{InFlight, ResetToken};
 
 use super::ids::Ids;
+use super::room::Lru;
 use super::space::Spaces;
 use crate::gpu::{Gpu, JobId, Memory, PageId, QueueId, ResetScope, Time, VmId};
 
@@ -82,6 +83,8 @@ pub(crate) struct Unit {
     /// Of queues that are gone, to be destroyed once the device lets them.
     pub(crate) doomed_rings: Vec<QueueId>,
     pub(crate) spaces: Spaces,
+    /// What may be evicted to make room.
+    pub(crate) lru: Lru,
     pub(crate) free_vms: Vec<VmId>,
     pub(crate) next_vm: u32,
     /// What its address space numbers stand for, where they are leased.
@@ -97,6 +100,7 @@ impl Unit {
             rings: Vec::new(),
             doomed_rings: Vec::new(),
             spaces: Spaces::default(),
+            lru: Lru::default(),
             free_vms: Vec::new(),
             next_vm: 1,
             ids: Ids::default(),

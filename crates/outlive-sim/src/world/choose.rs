@@ -30,7 +30,7 @@ impl Actor {
                 let slot = self.some_slot()?;
                 let mut spec = self.spec(&slot);
                 // It may be done in a callback, which cannot open what others have, nor for others.
-                (spec.shared, spec.reads) = (false, Vec::new());
+                (spec.at_once, spec.shared, spec.reads) = (true, false, Vec::new());
                 Some(Deed::Submit(slot.queue, slot.jobs, spec))
             }
             9 | 10 => {
