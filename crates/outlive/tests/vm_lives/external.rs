@@ -238,7 +238,10 @@ fn a_job_that_names_its_buffers_locks_and_validates_those_only() {
         let job = Transaction::new().run::<VmLocks<'_, Gpu>, _>(
             |attempt| {
                 let locks = vm.lock_named(attempt, names)?;
-                locks.validate(|bo, _| Ok::<_, LockError>(validated.push(bo.core().size() / PAGE)))?;
+                locks.validate(|bo, _| {
+                    validated.push(bo.core().size() / PAGE);
+                    Ok::<_, LockError>(())
+                })?;
                 Ok(locks)
             },
             |sealed, locks| {
