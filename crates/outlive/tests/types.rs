@@ -11,12 +11,12 @@ use core::hash::Hash;
 use core::marker::PhantomData;
 use outlive::{
     Acquired, AllocError, Cause, Charges, Completion, ContainerError, Dependency, Device, DeviceConfig, Drained,
-    Driver, Executor, ExecutorBuilder, Fdinfo, Fence, FenceContext, FenceError, FenceFuture, Full, Hook, InFlight,
-    JOB_BYTES, Job, JobCx, JobFences, JobInfo, JobQueue, Lane, LongQueue, LongReserved, Names, Off, OnError, OpenError,
-    Outcome, Pending, PointReservation, PreemptToken, Principal, Progress, Quarantine, QueueConfig, QueueStatus, Ready,
-    Refusal, Refused, Registration, ReserveError, Reserved, ResetScope, ResetToken, Restart, Retired, Signaler, Status,
-    Syncobj, SyncobjError, SyncobjWait, Time, Timeline, TimelineError, Times, Unpublished, Until, Usage, UserFence,
-    UserSource, Verdict, WaitError, WaitsFor, check, pool, resv, sched, sync, trace,
+    Driver, EngineName, Executor, ExecutorBuilder, Fdinfo, Fence, FenceContext, FenceError, FenceFuture, Full, Hook,
+    InFlight, JOB_BYTES, Job, JobCx, JobFences, JobInfo, JobQueue, Lane, LongQueue, LongReserved, Names, Off, OnError,
+    OpenError, Outcome, Pending, PointReservation, PreemptToken, Principal, Progress, Quarantine, QueueConfig,
+    QueueStatus, Ready, Refusal, Refused, Registration, ReserveError, Reserved, ResetScope, ResetToken, Restart,
+    Retired, Signaler, Status, Syncobj, SyncobjError, SyncobjWait, Time, Timeline, TimelineError, Times, Unpublished,
+    Until, Usage, UserFence, UserSource, Verdict, WaitError, WaitsFor, check, pool, resv, sched, sync, trace,
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any, const_assert, const_assert_eq};
 use std::io::Write;
@@ -128,6 +128,7 @@ table! {
     Outcome: Send Sync Copy Eq;
     WaitsFor: Send Sync Clone Eq;
     Fdinfo<'static>: Send Sync Copy;
+    EngineName<'static>: Send Sync Copy;
 }
 
 // What carries a foreign value is as movable as that.
@@ -154,6 +155,10 @@ table! {
     check::Report: Send Sync Copy;
     check::Violation: Send Sync Copy;
     check::Place: Send Sync Copy;
+    check::ClassName: Send Sync Copy;
+    check::FenceName: Send Sync Copy;
+    check::Producing: Sized, not Send Clone;
+    check::Reclaiming: Sized, not Send Sync Clone;
 }
 
 // Plain facts.
@@ -186,6 +191,7 @@ table! {
     pool::PoolConfig: Send Sync Copy;
     pool::PoolError: Send Sync Copy Eq Error;
     pool::PoolStatus: Send Sync Copy Eq;
+    pool::SlotSet: Send Sync;
     pool::Ticket: Send Sync;
     sched::Arbiter: Send Sync;
     sched::ArbiterConfig: Send Sync Copy;

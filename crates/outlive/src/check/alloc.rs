@@ -26,6 +26,7 @@ impl<A> Alloc<A> {
 
 /// What one thread has allocated so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Allocations {
     /// Successful allocations, reallocations included.
     pub allocated: u64,

@@ -163,6 +163,7 @@ impl fmt::Display for Violation {
 
 /// A violation with both its places. It keeps nothing of the modules that it names.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Report {
     /// What happened.
     pub violation: Violation,

@@ -120,6 +120,7 @@ pub struct JobCx<'a, D: Driver> {
 
 /// What is known of a job in a driver call.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct JobInfo {
     /// Its `finished` fence.
     pub id: FenceId,
