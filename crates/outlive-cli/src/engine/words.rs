@@ -114,7 +114,7 @@ pub(super) fn client_config(
         queue = queue.arbiter(arbiter);
     }
     let timeout = Duration::from_millis(scenario.job_limit_ms());
-    ClientConfig { credits: scenario.device.credits, timeout, client: None, queue }
+    ClientConfig { credits: scenario.device.credits, timeout, queue, ..ClientConfig::default() }
 }
 
 /// The number of a client's group, 0 for one that stands alone: where the group is named first, counted from 1.

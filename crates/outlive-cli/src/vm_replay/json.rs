@@ -29,8 +29,8 @@ pub(super) struct Page {
     pub(super) va: u64,
     /// Its size.
     pub(super) page: u64,
-    /// Where in its BO it starts.
-    pub(super) offset: u64,
+    /// Where in its BO it starts; none if it is sparse.
+    pub(super) offset: Option<u64>,
     pub(super) read_only: bool,
 }
 
@@ -44,7 +44,8 @@ pub(super) struct Pages {
     /// The size of each.
     #[serde(serialize_with = "as_hex")]
     page: u64,
-    bo: String,
+    /// `null` for sparse.
+    bo: Option<String>,
     #[serde(serialize_with = "as_hex")]
     offset: u64,
     #[serde(skip_serializing_if = "is_false")]
@@ -52,14 +53,15 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    pub(super) const fn new(first: Page, bo: String) -> Self {
+    pub(super) fn new(first: Page, bo: Option<String>) -> Self {
         let Page { va, page, offset, read_only } = first;
-        Self { va, len: page, page, bo, offset, read_only }
+        Self { va, len: page, page, bo, offset: offset.unwrap_or(0), read_only }
     }
 
-    /// Takes a page of the same BO in that goes on from these.
-    pub(super) const fn take(&mut self, next: Page) -> bool {
-        let goes_on = next.va == self.va + self.len && next.offset == self.offset + self.len;
+    /// Takes a page of the same BO, or a sparse one, in that goes on from these.
+    pub(super) fn take(&mut self, next: Page) -> bool {
+        let offset_goes_on = next.offset.is_none_or(|offset| offset == self.offset + self.len);
+        let goes_on = next.va == self.va + self.len && offset_goes_on;
         let alike = next.page == self.page && next.read_only == self.read_only;
         if goes_on && alike {
             self.len += next.page;

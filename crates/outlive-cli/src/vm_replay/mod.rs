@@ -26,7 +26,7 @@ mod tests;
 pub fn run(path: &Path, page_tables: bool) -> Result<Exit, Stop> {
     let (file, text) = read_text(path, "an address-space script")?;
     let script = script::Script::parse(&file, &text)?;
-    let tables = page_tables.then(tables::Tables::new).transpose();
+    let tables = page_tables.then(|| tables::Tables::new(tables::TABLE_BYTES)).transpose();
     let tables = tables.map_err(|error| Stop::bad_input(error.to_string()))?;
     let (printed, refused) = replay::replay(&script, tables);
     output::print(&printed)?;

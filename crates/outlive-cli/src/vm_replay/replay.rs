@@ -97,7 +97,7 @@ impl Replay {
         if self.space.is_some() {
             return Err(refuse("there is an address space already: one to a script"));
         }
-        self.space = Some(Vm::new(Geometry { base, len, page: PAGE }).map_err(refuse)?);
+        self.space = Some(self.made(Geometry { base, len, page: PAGE })?);
         Ok(Said::Nothing)
     }
 
@@ -107,8 +107,18 @@ impl Replay {
         if !space.is_unused() {
             return Err(refuse("the page size comes before all else that happens in the address space"));
         }
-        *space = Vm::new(Geometry { base: range.base(), len: range.len(), page }).map_err(refuse)?;
+        let made = self.made(Geometry { base: range.base(), len: range.len(), page })?;
+        self.space = Some(made);
         Ok(Said::Nothing)
+    }
+
+    /// An empty space, if a device that is to follow can.
+    fn made(&self, geometry: Geometry) -> Result<Vm, Refused> {
+        let space = Vm::new(geometry).map_err(refuse)?;
+        if self.tables.is_some() {
+            Tables::check(&space).map_err(refuse)?;
+        }
+        Ok(space)
     }
 
     fn reserve(&mut self, va: u64, len: u64) -> Result<Said, Refused> {

@@ -1,18 +1,18 @@
 //! The page tables of the simulated device, changed by the steps as its driver would change them.
 //!
 //! A BO lies in one piece in the device's memory, aligned to 2 MiB, so that pages are as large as its mappings allow. Only its
-//! page numbers are made up, no memory: nothing is read or written here but page tables.
+//! page numbers are made up, no memory: nothing is read or written here but page tables. They reach 48 bits of address.
 
 use alloc::collections::BTreeMap;
 use core::fmt;
 
 use outlive::vm::{Apply, BoId, Flags, Mapping, Source, Space, Step};
-use outlive_sim::gpu::{AddressSpace, MapError, Memory, MemoryError, PageId, Protection, Va};
+use outlive_sim::gpu::{AddressSpace, MapError, Memory, MemoryError, PageId, Protection, Reach, Va};
 
 use super::json;
 
-/// For page tables.
-const TABLE_BYTES: u64 = 256 << 20;
+/// For page tables, in a replay.
+pub(super) const TABLE_BYTES: u64 = 256 << 20;
 const PAGE: u64 = 0x1000;
 /// Small pages in the largest.
 const ALIGN: u64 = 512;
@@ -21,6 +21,8 @@ const ALIGN: u64 = 512;
 #[derive(Debug)]
 pub(super) enum Unheld {
     PageSize(u64),
+    /// The last address of the space.
+    OutOfReach(u64),
     TooLarge,
     Map(MapError),
 }
@@ -30,9 +32,14 @@ impl fmt::Display for Unheld {
         match self {
             Self::PageSize(page) => write!(f, "the simulated device's smallest page is 0x1000, not {page:#x}"),
             Self::TooLarge => f.write_str("the simulated device has memory for 16 TiB of BOs"),
-            Self::Map(MapError::BadAddress(va)) => {
-                write!(f, "the simulated device's page tables reach addresses below 0x8000000000, not {va}")
+            Self::OutOfReach(last) => {
+                let end = Reach::Bits48.end();
+                write!(
+                    f,
+                    "the simulated device's page tables reach addresses below {end}, and the space ends at {last:#x}"
+                )
             }
+            Self::Map(MapError::Memory(_)) => f.write_str("the simulated device has no memory for more page tables"),
             Self::Map(error) => write!(f, "the simulated device: {error}"),
         }
     }
@@ -48,12 +55,22 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn new() -> Result<Self, MemoryError> {
+    /// With so many bytes of memory for page tables.
+    pub(super) fn new(bytes: u64) -> Result<Self, MemoryError> {
         let mut memory = Memory::new(0)?;
-        let domain = memory.add_domain(TABLE_BYTES)?;
+        let domain = memory.add_domain(bytes)?;
         let owner = memory.add_owner()?;
-        let space = AddressSpace::new(&mut memory, domain, owner)?;
+        let space = AddressSpace::reaching(&mut memory, domain, owner, Reach::Bits48)?;
         Ok(Self { memory, space, bos: BTreeMap::new(), next: 0 })
+    }
+
+    /// Whether they can be those of `space`.
+    pub(super) fn check(space: &Space<String>) -> Result<(), Unheld> {
+        let last = space.range().last();
+        if space.page() < PAGE {
+            return Err(Unheld::PageSize(space.page()));
+        }
+        if last >= Reach::Bits48.end().0 { Err(Unheld::OutOfReach(last)) } else { Ok(()) }
     }
 
     /// Finds a place for a BO.
@@ -61,7 +78,7 @@ impl Tables {
         let first = u32::try_from(self.next).map_err(|_| Unheld::TooLarge)?;
         let end = self.next.checked_add(size.div_ceil(PAGE)).filter(|end| *end <= 1 << 32).ok_or(Unheld::TooLarge)?;
         self.next = end.next_multiple_of(ALIGN);
-        self.bos.insert(bo, PageId { domain: self.space.root().domain, index: first });
+        self.bos.insert(bo, PageId { domain: self.space.root().table.domain, index: first });
         Ok(())
     }
 
@@ -83,7 +100,7 @@ impl Tables {
         let (va, len) = (mapping.range.base(), mapping.range.len());
         let protection = if mapping.flags.has(Flags::READ_ONLY) { Protection::ReadOnly } else { Protection::ReadWrite };
         match mapping.source {
-            Source::Sparse => Ok(()),
+            Source::Sparse => self.space.map_sparse(&mut self.memory, Va(va), len, protection).map_err(Unheld::Map),
             Source::Bo { bo, offset } => self.map_piece((va, len), (bo, offset), protection),
             Source::Repeated { bo, offset, window, phase } => {
                 let (mut done, mut into) = (0, phase);
@@ -111,19 +128,22 @@ impl Tables {
         let mut all: Vec<json::Pages> = Vec::new();
         let mut last_bo = None;
         for held in self.space.held(&self.memory) {
-            let below = self.bos.iter().filter(|(_, first)| first.index <= held.page.index);
-            let Some((bo, first)) = below.max_by_key(|(_, first)| first.index) else { continue };
-            let offset = u64::from(held.page.index - first.index) * PAGE;
+            let place = held.page.and_then(|page| {
+                let below = self.bos.iter().filter(|(_, first)| first.index <= page.index);
+                let (bo, first) = below.max_by_key(|(_, first)| first.index)?;
+                Some((*bo, u64::from(page.index - first.index) * PAGE))
+            });
             let page = json::Page {
                 va: held.va.0,
                 page: held.size.bytes(),
-                offset,
+                offset: place.map(|(_, offset)| offset),
                 read_only: held.protection == Protection::ReadOnly,
             };
-            let goes_on = last_bo == Some(*bo) && all.last_mut().is_some_and(|last| last.take(page));
+            let bo = place.map(|(bo, _)| bo);
+            let goes_on = last_bo == Some(bo) && all.last_mut().is_some_and(|last| last.take(page));
             if !goes_on {
-                all.push(json::Pages::new(page, name(*bo)));
-                last_bo = Some(*bo);
+                all.push(json::Pages::new(page, bo.map(name)));
+                last_bo = Some(bo);
             }
         }
         all
@@ -133,10 +153,7 @@ impl Tables {
 impl Apply<String, ()> for Tables {
     type Error = Unheld;
 
-    fn apply(&mut self, space: &Space<String>, step: &Step) -> Result<(), Unheld> {
-        if space.page() < PAGE {
-            return Err(Unheld::PageSize(space.page()));
-        }
+    fn apply(&mut self, _space: &Space<String>, step: &Step) -> Result<(), Unheld> {
         match step {
             Step::Map { mapping } => {
                 let mapped = self.map(mapping);

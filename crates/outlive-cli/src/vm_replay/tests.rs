@@ -2,6 +2,7 @@
 
 use super::replay::replay;
 use super::script::Script;
+use super::tables::Tables;
 
 const HEAD: &str = "space 0x0 0x1000000000000\n";
 
@@ -226,4 +227,26 @@ fn what_cannot_be_read() {
     unreadable("\nbo a 0x1000\n", 2, "the script starts with `bo`");
     let error = Script::parse("s.txt", "# nothing\n").unwrap_err();
     assert_eq!(error.to_string(), "s.txt: there is nothing in it; expected `space BASE LENGTH` before all else");
+}
+
+/// A device that runs out of memory for page tables in the middle of a batch holds what it held.
+#[test]
+fn a_batch_for_which_there_are_no_page_tables_is_undone() {
+    let script = "\
+bo a 0x40001000
+map 0x200000 0x200000 a 0x0
+batch
+map 0x0 0x400000 a 0x0
+map 0x200000 0x1000 a 0x0
+map 0x300000 0x1000 sparse
+map 0x8000000000 0x40000000 a 0x1000
+end
+";
+    let parsed = Script::parse("s.txt", &format!("{HEAD}{script}")).map_err(|error| error.to_string());
+    let (printed, refused) = replay(&parsed.unwrap(), Some(Tables::new(1 << 20).unwrap()));
+    let end: Vec<_> = printed.lines().skip(1).collect();
+    let held = r#"[{"va":"0x200000","len":"0x200000","page":"0x200000","bo":"a","offset":"0x0"}]"#;
+    let why = "the simulated device has no memory for more page tables";
+    assert_eq!(end, [format!(r#"{{"line":8,"error":"{why}"}}"#), format!(r#"{{"line":9,"page_tables":{held}}}"#)]);
+    assert_eq!(refused, 1);
 }

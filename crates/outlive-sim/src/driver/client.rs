@@ -14,8 +14,7 @@ use super::host::SimHost;
 use super::job::{JobSpec, SimJob};
 use super::space::{DRIVER_START, Space};
 use super::tables::SimTables;
-use crate::gpu::page_table::VA_END;
-use crate::gpu::{GpuError, JobId, MemoryError, PAGE_BYTES, QueueId};
+use crate::gpu::{GpuError, JobId, MemoryError, PAGE_BYTES, QueueId, Reach};
 
 /// Ring slots for each credit: so many jobs may end before the oldest does.
 const SLOTS_PER_CREDIT: u32 = 64;
@@ -31,6 +30,8 @@ pub struct ClientConfig {
     pub timeout: Duration,
     /// Whose jobs they are; default a number of its own. Overrides what `queue` says.
     pub client: Option<u64>,
+    /// How far a new client's address space reaches. Default 39 bits; 48 take a page more, and a load more for each walk.
+    pub reach: Reach,
     /// Everything else: arbiter, group, weight, priority, drain time, bypass, principal. Not `pipelined`: with several
     /// engines the device overlaps a ring's jobs.
     pub queue: QueueConfig,
@@ -39,7 +40,7 @@ pub struct ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         let (credits, timeout) = (16, Duration::from_millis(500));
-        Self { credits, timeout, client: None, queue: QueueConfig::new("ring") }
+        Self { credits, timeout, client: None, reach: Reach::Bits39, queue: QueueConfig::new("ring") }
     }
 }
 
@@ -191,7 +192,7 @@ pub struct SimQueue {
 
 impl SimQueue {
     fn new(device: &Device<SimDriver>, vm: &Vm<SimDriver>, config: ClientConfig) -> Result<Self, ClientError> {
-        let ClientConfig { credits, timeout, client, queue } = config;
+        let ClientConfig { credits, timeout, client, queue, reach: _ } = config;
         let slots = credits.saturating_mul(SLOTS_PER_CREDIT).clamp(SLOTS_MIN, SLOTS_MAX);
         let space = vm.data().space();
         let client = client.unwrap_or_else(|| space.shared.lock().next_client());
@@ -357,8 +358,10 @@ impl SimClient {
     pub fn on(device: &Device<SimDriver>, name: &str, config: ClientConfig) -> Result<Self, ClientError> {
         let shared = device.driver().shared();
         let client = config.client.unwrap_or_else(|| shared.lock().next_client());
-        let tables = SimTables::new(Arc::new(Space::new(device)?));
-        let geometry = Geometry { base: DRIVER_START, len: VA_END - DRIVER_START, page: PAGE_BYTES as u64 };
+        let reach = config.reach;
+        let tables = SimTables::new(Arc::new(Space::new(device, reach)?));
+        let len = reach.end().0 - DRIVER_START;
+        let geometry = Geometry { base: DRIVER_START, len, page: PAGE_BYTES as u64 };
         let vm = Vm::new(device, VmConfig::new(geometry), tables)?;
         let first = SimQueue::new(device, &vm, ClientConfig { client: Some(client), ..config })?;
         Ok(Self { name: name.into(), client, first })

@@ -158,7 +158,7 @@ fn bring_in(edit: &Edit<SimDriver>, bo: &SimBo) -> Result<(), BufferError> {
     for mapping in edit.of_bo(open.id()) {
         // Some may be there, if its eviction was given up half way. They lead where these will.
         open.vm_data().unmap(mapping.range.base(), mapping.range.len())?;
-        open.vm_data().map(&mapping, bo)?;
+        open.vm_data().map(&mapping, Some(bo))?;
     }
     Ok(())
 }

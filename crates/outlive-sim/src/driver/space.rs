@@ -25,7 +25,7 @@ use super::buffer::Buffer;
 use super::hardware::SimDriver;
 use super::machine::{Machine, Shared};
 use super::room::make_room;
-use crate::gpu::{AddressSpace, GpuError, MemoryError, Observation, OwnerId, PAGE_BYTES, PageSize, Va, VmId};
+use crate::gpu::{AddressSpace, GpuError, MemoryError, Observation, OwnerId, PAGE_BYTES, PageSize, Reach, Va, VmId};
 
 /// Where users' mappings begin, in every address space.
 pub const VM_START: u64 = 1 << 38;
@@ -126,17 +126,19 @@ pub(crate) struct Space {
     pub(crate) shared: Arc<Shared>,
     /// Our number for it; the hardware's too, unless those are leased.
     pub(crate) vm: VmId,
+    /// How far its page tables reach.
+    pub(crate) reach: Reach,
 }
 
 impl Space {
     /// A new one, known to `device`.
-    pub(crate) fn new(device: &Device<SimDriver>) -> Result<Self, GpuError> {
+    pub(crate) fn new(device: &Device<SimDriver>, reach: Reach) -> Result<Self, GpuError> {
         let shared = device.driver().shared();
         loop {
-            let made = shared.lock().make_space();
+            let made = shared.lock().make_space(reach);
             match made {
                 Err(error) if error.is_shortage() && make_room(device, &[]) => {}
-                made => return Ok(Self { shared: Arc::clone(shared), vm: made? }),
+                made => return Ok(Self { shared: Arc::clone(shared), vm: made?, reach }),
             }
         }
     }
@@ -187,25 +189,25 @@ impl Drop for Place {
 }
 
 impl Machine {
-    fn make_space(&mut self) -> Result<VmId, GpuError> {
+    fn make_space(&mut self, reach: Reach) -> Result<VmId, GpuError> {
         let vm = self.unit.free_vms.pop().unwrap_or_else(|| {
             self.unit.next_vm += 1;
             VmId(self.unit.next_vm - 1)
         });
-        let made = self.make_space_numbered(vm);
+        let made = self.make_space_numbered(vm, reach);
         if made.is_err() {
             self.unit.free_vms.push(vm);
         }
         made.map(|()| vm)
     }
 
-    fn make_space_numbered(&mut self, vm: VmId) -> Result<(), GpuError> {
+    fn make_space_numbered(&mut self, vm: VmId, reach: Reach) -> Result<(), GpuError> {
         let now = self.now;
         self.memory.tap_mut().set_time(now);
         let numbered = !self.unit.ids.are_leased();
         let Some(gpu) = &mut self.unit.gpu else { return Err(GpuError::Unplugged) };
         let owner = self.memory.add_owner()?;
-        let tables = match AddressSpace::new(&mut self.memory, gpu.domain(), owner) {
+        let tables = match AddressSpace::reaching(&mut self.memory, gpu.domain(), owner, reach) {
             Ok(tables) => tables,
             Err(error) => {
                 self.memory.remove_owner(owner);

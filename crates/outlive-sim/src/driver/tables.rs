@@ -80,7 +80,10 @@ impl SimTables {
 
     /// Makes the tables that `plan` may need, beside those promised to others. Whoever carries it out gives the promise back.
     pub(crate) fn promise<V>(&self, plan: &Plan<'_, V>) -> Result<usize, MemoryError> {
-        let most = plan.tables(21) + plan.tables(30) + plan.splits(21);
+        // A table of each level below the root for each block of its size that is touched, or cut.
+        let of_level =
+            |covers| plan.splits(covers) + plan.steps().iter().map(|step| tables_for(step, covers)).sum::<u64>();
+        let most: u64 = (21..self.space.reach.bits()).step_by(9).map(of_level).sum();
         let most = usize::try_from(most).map_err(|_| MemoryError::OutOfHostMemory)?;
         let promised = self.promised.fetch_add(most, Ordering::Relaxed) + most;
         let reserved = self.with(|tables, memory| tables.reserve_tables(memory, promised).map_err(MapError::Memory));
@@ -125,11 +128,15 @@ impl SimTables {
         change(tables, &mut machine.memory)
     }
 
-    /// Maps what `mapping` says of `bo`, as far as that has pages.
-    pub(crate) fn map<M>(&self, mapping: &Mapping<M>, bo: &SimBo) -> Result<(), MapError> {
+    /// Maps what `mapping` says: of `bo`, as far as that has pages.
+    pub(crate) fn map<M>(&self, mapping: &Mapping<M>, bo: Option<&SimBo>) -> Result<(), MapError> {
         let protection = if mapping.flags.has(Flags::READ_ONLY) { Protection::ReadOnly } else { Protection::ReadWrite };
         let how = How { protection, cached: !mapping.flags.has(UNCACHED) };
         let (va, len) = (mapping.range.base(), mapping.range.len());
+        if mapping.source == Source::Sparse {
+            return self.with(|tables, memory| tables.map_sparse(memory, Va(va), len, protection));
+        }
+        let Some(bo) = bo else { return Ok(()) };
         let (mut done, window) = match mapping.source {
             Source::Bo { offset, .. } => return self.map_piece((va, len), (bo, offset), how),
             Source::Repeated { offset, window, phase, .. } => {
@@ -176,10 +183,7 @@ impl SimTables {
     /// Does what `step` says, and flushes. `bo` is what is behind a mapping.
     pub(crate) fn carry_out<'b>(&self, step: &Step, bo: impl FnOnce() -> Option<&'b SimBo>) -> Result<(), MapError> {
         match step {
-            Step::Map { mapping } => match bo() {
-                Some(bo) => self.map(mapping, bo),
-                None => Ok(()),
-            },
+            Step::Map { mapping } => self.map(mapping, bo()),
             Step::Unmap { .. } | Step::Remap { .. } => {
                 let gone = step.changes();
                 self.unmap(gone.base(), gone.len())?;
@@ -210,6 +214,14 @@ fn map_pages(
     Ok(())
 }
 
+/// The most tables whose entries cover 2^`covers` bytes together that a step's mapping can need: for a sparse one, which takes as
+/// large entries as fit, those at its ends.
+fn tables_for(step: &Step, covers: u32) -> u64 {
+    let Step::Map { mapping } = step else { return 0 };
+    let touched = (mapping.range.last() >> covers) - (mapping.range.base() >> covers) + 1;
+    if mapping.source == Source::Sparse { touched.min(2) } else { touched }
+}
+
 impl Apply<OpenBo<SimDriver>, ()> for &SimTables {
     type Error = MapError;
 
@@ -219,20 +231,20 @@ impl Apply<OpenBo<SimDriver>, ()> for &SimTables {
 
     fn undo(&mut self, space: &Planner<OpenBo<SimDriver>>, step: &Step) {
         let gone = step.changes();
-        let undone = match (step, step.source().bo().and_then(|bo| space.bo(bo))) {
-            (Step::Map { .. }, _) => {
+        let bo = step.source().bo().and_then(|bo| space.bo(bo)).map(OpenBo::bo);
+        let undone = match step {
+            Step::Map { .. } => {
                 let undone = self.unmap(gone.base(), gone.len());
                 self.flush(gone.base(), gone.len());
                 undone
             }
-            (Step::Unmap { mapping, .. }, Some(open)) => self.map(mapping, open.bo()),
-            (Step::Remap { unmap, .. }, Some(open)) => {
+            Step::Unmap { mapping, .. } => self.map(mapping, bo),
+            Step::Remap { unmap, .. } => {
                 let old = unmap.range;
-                let undone = self.unmap(old.base(), old.len()).and_then(|()| self.map(unmap, open.bo()));
+                let undone = self.unmap(old.base(), old.len()).and_then(|()| self.map(unmap, bo));
                 self.flush(old.base(), old.len());
                 undone
             }
-            (Step::Unmap { .. } | Step::Remap { .. }, None) => Ok(()),
         };
         debug_assert!(undone.is_ok(), "the tables are there: {undone:?}");
     }

@@ -245,7 +245,7 @@ impl SimVm {
             // Some may be there: mapped since, or its eviction was given up. They lead where these will.
             let range = mapping.range;
             self.vm.data().unmap(range.base(), range.len()).map_err(SimVmError::Map)?;
-            self.vm.data().map(&mapping, bo).map_err(SimVmError::Map)?;
+            self.vm.data().map(&mapping, Some(bo)).map_err(SimVmError::Map)?;
         }
         Ok(())
     }

@@ -2,9 +2,9 @@
 
 use core::fmt;
 
+use super::address_space::MapError;
 use super::faults::HwError;
 use super::memory::MemoryError;
-use super::page_table::MapError;
 use super::ring::RING_SLOTS_MAX;
 use super::types::{HwSeqno, JobId, PageId, QueueId, Time, VmId};
 

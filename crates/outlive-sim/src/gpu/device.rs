@@ -16,17 +16,18 @@
 
 use alloc::collections::VecDeque;
 
+use super::address_space::AddressSpace;
 use super::config::{Config, GpuError, Interrupt, JobTime, Standing};
 use super::engine::Engine;
 use super::faults::{DeviceFaults, FaultKind};
 use super::job::{Job, Place};
 use super::memory::{Memory, PAGE_BYTES, index};
 use super::observe::Observation;
-use super::page_table::{AddressSpace, Protection};
+use super::page_table::{Protection, Root};
 use super::recover::{PendingReset, ResetReport};
 use super::ring::{DeviceRing, HostRing, JobDescriptor, RING_SLOTS_MAX, ring_bytes};
 use super::rng::Rng;
-use super::types::{DomainId, HwSeqno, OwnerId, PageId, QueueId, Time, Va, VmId};
+use super::types::{DomainId, HwSeqno, OwnerId, QueueId, Time, Va, VmId};
 
 /// Both sides of a ring, and where it is.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ pub struct Gpu {
     owner: OwnerId,
     firmware: AddressSpace,
     /// Roots by address space number.
-    vms: Vec<Option<PageId>>,
+    vms: Vec<Option<Root>>,
     /// Where the next ring goes in the firmware's address space.
     next_ring_va: Va,
     pub(crate) rings: Vec<Option<Ring>>,
@@ -252,8 +253,8 @@ impl Gpu {
     ///
     /// [`GpuError::NoSuchVmId`], [`GpuError::ForeignTables`].
     pub fn bind_vm(&mut self, vm: VmId, space: &AddressSpace) -> Result<(), GpuError> {
-        if space.root().domain != self.domain {
-            return Err(GpuError::ForeignTables(space.root()));
+        if space.root().table.domain != self.domain {
+            return Err(GpuError::ForeignTables(space.root().table));
         }
         let limit = if self.config.vm_ids == 0 { 1 << 20 } else { self.config.vm_ids };
         if vm == VmId::FIRMWARE || vm.0 > limit {
@@ -382,7 +383,7 @@ impl Gpu {
     }
 
     /// The firmware's page tables.
-    pub(crate) const fn firmware_root(&self) -> PageId {
+    pub(crate) const fn firmware_root(&self) -> Root {
         self.firmware.root()
     }
 
@@ -392,7 +393,7 @@ impl Gpu {
     }
 
     /// The page tables that a number names now.
-    pub(crate) fn root_of(&self, vm: VmId) -> Option<PageId> {
+    pub(crate) fn root_of(&self, vm: VmId) -> Option<Root> {
         self.vms.get(index(vm.0)).copied().flatten()
     }
 

@@ -1,7 +1,8 @@
 //! Jobs executed by hand: no device, only memory, a job's record and the time that the test gives it.
 
 use super::*;
-use crate::gpu::page_table::{AddressSpace, Protection};
+use crate::gpu::address_space::AddressSpace;
+use crate::gpu::page_table::Protection;
 use crate::gpu::ring::JobDescriptor;
 use crate::gpu::rng::Rng;
 use crate::gpu::types::{HwSeqno, JobId, PageId, QueueId, VmId};

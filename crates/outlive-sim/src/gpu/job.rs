@@ -25,7 +25,7 @@ use super::faults::{ExecutionError, FaultKind, HwError};
 use super::memory::{Memory, index};
 use super::mmu;
 use super::observe::Observation;
-use super::page_table::{Fault, LEVELS, translate, walk};
+use super::page_table::{Fault, Tables, translate, walk};
 use super::ring::JobDescriptor;
 use super::rng::Rng;
 use super::types::{Access, PageId, QueueId, Time, Va};
@@ -59,7 +59,8 @@ pub(crate) enum Place {
 struct LiveUse {
     va: Va,
     bytes: u32,
-    page: PageId,
+    /// None where there is no memory behind.
+    page: Option<PageId>,
     access: Access,
 }
 
@@ -89,7 +90,7 @@ pub(crate) struct Job {
     /// Steps whose pages are live.
     live_steps: usize,
     /// The tables of the last walk that was reported.
-    tables: Option<[PageId; LEVELS]>,
+    tables: Option<Tables>,
 }
 
 impl Job {
@@ -231,9 +232,11 @@ impl Job {
         while at < end {
             let next = Va(((at.0 | (PAGE - 1)).saturating_add(1)).min(end.0));
             let found = walk(memory, root, at, access)?;
-            self.report_tables(memory, found.tables);
+            self.report_tables(memory, root.table, found.tables);
             let job = self.descriptor.job;
-            memory.tap_mut().observe(Observation::Live { job, page: found.page, access });
+            if let Some(page) = found.page {
+                memory.tap_mut().observe(Observation::Live { job, page, access });
+            }
             // CAST: at most a page.
             let bytes = (next.0 - at.0) as u32;
             self.live.push(LiveUse { va: at, bytes, page: found.page, access });
@@ -242,18 +245,26 @@ impl Job {
         Ok(())
     }
 
-    /// Reports the tables of a walk that differ from those of the walk before.
-    fn report_tables(&mut self, memory: &mut Memory, tables: [PageId; LEVELS]) {
+    /// Reports the tables of a walk that differ from those of the walk before, each once.
+    fn report_tables(&mut self, memory: &mut Memory, root: PageId, tables: Tables) {
         if self.tables == Some(tables) {
             return;
         }
         let known = self.tables.replace(tables);
-        let job = self.descriptor.job;
-        for (level, page) in tables.into_iter().enumerate() {
-            if known.is_none_or(|known| known[level] != page) {
-                let access = Access::ControlRead;
-                memory.tap_mut().observe(Observation::Live { job, page, access });
+        let (job, access) = (self.descriptor.job, Access::ControlRead);
+        let mut report = |index| {
+            let page = PageId { index, ..root };
+            memory.tap_mut().observe(Observation::Live { job, page, access });
+        };
+        if known.is_none() {
+            report(root.index);
+        }
+        let mut above = root.index;
+        for (level, index) in tables.into_iter().enumerate() {
+            if index != above && known.is_none_or(|known| known[level] != index) {
+                report(index);
             }
+            above = index;
         }
     }
 
@@ -264,8 +275,9 @@ impl Job {
             let page = translate(memory, root, used.va, used.access)?;
             if page != used.page {
                 used.page = page;
-                let access = used.access;
-                memory.tap_mut().observe(Observation::Live { job, page, access });
+                if let Some(page) = page {
+                    memory.tap_mut().observe(Observation::Live { job, page, access: used.access });
+                }
             }
         }
         Ok(())

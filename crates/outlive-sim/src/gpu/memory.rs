@@ -12,6 +12,7 @@ use core::fmt;
 use core::ops::Range;
 
 use super::observe::{Observation, Tap};
+use super::page_table::Root;
 use super::translation_cache::TranslationCache;
 use super::types::{DomainId, OwnerId, PageId, Va};
 
@@ -347,10 +348,10 @@ impl Memory {
         &self.translations
     }
 
-    /// Makes the device forget its translations of `[va, va + len_bytes)` in the address space whose root table is `root`.
-    /// Done when it returns.
-    pub fn flush_translations(&self, root: PageId, va: Va, len_bytes: u64) {
-        self.translations.flush(root, va, len_bytes);
+    /// Makes the device forget its translations of `[va, va + len_bytes)` in the address space of `root`. Done when it
+    /// returns.
+    pub fn flush_translations(&self, root: Root, va: Va, len_bytes: u64) {
+        self.translations.flush(root.table, va, len_bytes);
     }
 
     /// How often a device used a translation that it remembered, and how often that was not what its page tables said.

@@ -1,14 +1,15 @@
 //! The device's only way to memory: by virtual address, through the page tables, on every access.
 //!
 //! An access that spans pages is split at their edges and each piece is walked for itself; what came before a fault has
-//! happened.
+//! happened. Behind a sparse mapping there is no memory: it reads as zero, and what is written there is dropped.
 
 use super::memory::{Memory, PAGE_BYTES, index};
+pub(crate) use super::page_table::Root;
 use super::page_table::{Fault, FaultReason, offset_in_page, translate};
-use super::types::{Access, PageId, Va};
+use super::types::{Access, Va};
 
-/// One address space as the device sees it: the root of its tables.
-pub(crate) type Root = PageId;
+/// What is read where no memory is behind.
+static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 /// Reads `out.len()` bytes at `va`.
 pub(crate) fn read(memory: &Memory, root: Root, va: Va, access: Access, out: &mut [u8]) -> Result<(), Fault> {
@@ -45,8 +46,9 @@ pub(crate) fn write(memory: &mut Memory, root: Root, va: Va, data: &[u8]) -> Res
         let at = va.add(done as u64);
         let offset = offset_in_page(at);
         let piece = (PAGE_BYTES - offset).min(data.len() - done);
-        let page = bytes_mut(memory, root, at, Access::Write)?;
-        page[offset..offset + piece].copy_from_slice(&data[done..done + piece]);
+        if let Some(page) = bytes_mut(memory, root, at, Access::Write)? {
+            page[offset..offset + piece].copy_from_slice(&data[done..done + piece]);
+        }
         done += piece;
     }
     Ok(())
@@ -66,7 +68,8 @@ pub(crate) fn fill(memory: &mut Memory, root: Root, va: Va, count: u64, pattern:
         let mut turned = pattern;
         // CAST: two bits. A page edge may fall inside a pattern.
         turned.rotate_left((done % 4) as usize);
-        let mut quads = page[offset..offset + piece].chunks_exact_mut(4);
+        let bytes = page.map_or(&mut [][..], |page| &mut page[offset..offset + piece]);
+        let mut quads = bytes.chunks_exact_mut(4);
         for quad in &mut quads {
             quad.copy_from_slice(&turned);
         }
@@ -88,9 +91,17 @@ pub(crate) fn copy(memory: &mut Memory, root: Root, source: Va, target: Va, coun
         let piece = index(room.min(count - done) as u32);
         let read = translate(memory, root, from, Access::Read)?;
         let written = translate(memory, root, to, Access::Write)?;
-        if !memory.copy((read, from_offset), (written, to_offset), piece) {
-            let missing = if memory.page(read).is_none() { (from, Access::Read) } else { (to, Access::Write) };
-            let (va, access) = missing;
+        let Some(written) = written else {
+            done += piece as u64;
+            continue;
+        };
+        let copied = match read {
+            Some(read) => memory.copy((read, from_offset), (written, to_offset), piece),
+            None => memory.page_mut(written).map(|page| page[to_offset..to_offset + piece].fill(0)).is_some(),
+        };
+        if !copied {
+            let missing = read.is_some_and(|read| memory.page(read).is_none());
+            let (va, access) = if missing { (from, Access::Read) } else { (to, Access::Write) };
             return Err(Fault { va, access, reason: FaultReason::BadEntry });
         }
         done += piece as u64;
@@ -102,7 +113,7 @@ pub(crate) fn copy(memory: &mut Memory, root: Root, source: Va, target: Va, coun
 #[inline]
 pub(crate) fn load(memory: &Memory, root: Root, va: Va) -> Result<u64, Fault> {
     let access = Access::ControlRead;
-    let page = translate(memory, root, va, access)?;
+    let Some(page) = translate(memory, root, va, access)? else { return Ok(0) };
     let value = memory.load_u64(page, offset_in_page(va));
     value.ok_or(Fault { va, access, reason: FaultReason::BadEntry })
 }
@@ -110,25 +121,28 @@ pub(crate) fn load(memory: &Memory, root: Root, va: Va) -> Result<u64, Fault> {
 /// Writes eight bytes at an address that is a multiple of eight.
 #[inline]
 pub(crate) fn store(memory: &mut Memory, root: Root, va: Va, access: Access, value: u64) -> Result<(), Fault> {
-    let page = translate(memory, root, va, access)?;
+    let Some(page) = translate(memory, root, va, access)? else { return Ok(()) };
     let stored = memory.store_u64(page, offset_in_page(va), value);
     stored.ok_or(Fault { va, access, reason: FaultReason::BadEntry })
 }
 
 fn bytes(memory: &Memory, root: Root, va: Va, access: Access) -> Result<&[u8; PAGE_BYTES], Fault> {
-    let page = translate(memory, root, va, access)?;
+    let Some(page) = translate(memory, root, va, access)? else { return Ok(&ZEROS) };
     memory.page(page).ok_or(Fault { va, access, reason: FaultReason::BadEntry })
 }
 
-fn bytes_mut(memory: &mut Memory, root: Root, va: Va, access: Access) -> Result<&mut [u8; PAGE_BYTES], Fault> {
-    let page = translate(memory, root, va, access)?;
-    memory.page_mut(page).ok_or(Fault { va, access, reason: FaultReason::BadEntry })
+/// None where there is no memory behind.
+fn bytes_mut(memory: &mut Memory, root: Root, va: Va, access: Access) -> Result<Option<&mut [u8; PAGE_BYTES]>, Fault> {
+    let Some(page) = translate(memory, root, va, access)? else { return Ok(None) };
+    memory.page_mut(page).map(Some).ok_or(Fault { va, access, reason: FaultReason::BadEntry })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::page_table::{AddressSpace, Protection};
+    use crate::gpu::address_space::AddressSpace;
+    use crate::gpu::page_table::Protection;
+    use crate::gpu::types::PageId;
 
     /// Two pages at 0x1000 and 0x2000, the second before the first in memory.
     fn fixture() -> (Memory, AddressSpace, [PageId; 2]) {
@@ -172,5 +186,28 @@ mod tests {
         let mut back = [0; 16];
         read(&memory, space.root(), Va(0x1800), Access::Read, &mut back).unwrap();
         assert_eq!(back, [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4]);
+    }
+    #[test]
+    fn what_is_sparse_reads_as_zero_and_drops_what_is_written() {
+        let (mut memory, mut space, [first, second]) = fixture();
+        // Between 0x3000 and 0x5000, right behind the two pages.
+        space.map_sparse(&mut memory, Va(0x3000), 0x2000, Protection::ReadWrite).unwrap();
+        let root = space.root();
+        fill(&mut memory, root, Va(0x1000), 0x4000, 0x0403_0201).unwrap();
+        write(&mut memory, root, Va(0x2ffe), &[9, 9, 9, 9]).unwrap();
+        store(&mut memory, root, Va(0x3008), Access::Write, 7).unwrap();
+        assert_eq!(load(&memory, root, Va(0x3008)), Ok(0));
+        let mut back = [1; 6];
+        read(&memory, root, Va(0x2ffc), Access::Read, &mut back).unwrap();
+        assert_eq!(back, [1, 2, 9, 9, 0, 0]);
+        assert_eq!(is_equal(&memory, root, Va(0x2fff), Access::Read, &[9, 0, 0]), Ok(true));
+        // Out of it zeros are copied, into it nothing is.
+        copy(&mut memory, root, Va(0x4000), Va(0x1100), 0x10).unwrap();
+        copy(&mut memory, root, Va(0x1000), Va(0x4000), 0x10).unwrap();
+        copy(&mut memory, root, Va(0x3000), Va(0x4000), 0x1000).unwrap();
+        assert_eq!(memory.page(first).unwrap()[0xfc..0x114], [&[1, 2, 3, 4][..], &[0; 16], &[1, 2, 3, 4]].concat());
+        assert_eq!(memory.page(second).unwrap()[..4], [1, 2, 3, 4]);
+        let fault = fill(&mut memory, root, Va(0x4ff0), 0x20, 7).unwrap_err();
+        assert_eq!(fault.va, Va(0x5000), "it ends where it was mapped to");
     }
 }

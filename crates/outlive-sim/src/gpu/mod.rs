@@ -31,6 +31,7 @@ pub mod rng;
 pub mod run;
 pub mod types;
 
+mod address_space;
 mod engine;
 mod execute;
 mod job;
@@ -38,6 +39,7 @@ mod mmu;
 mod schedule;
 mod translation_cache;
 
+pub use address_space::{AddressSpace, MapError};
 pub use checkers::{Audit, Checkers};
 pub use command::{Command, Notify};
 pub use config::{Config, GpuError, Interrupt, JobTime, Standing};
@@ -46,7 +48,7 @@ pub use faults::{DeviceFaults, ExecutionError, FaultKind, HwError};
 pub use large_pages::{Held, PageSize, block_of};
 pub use memory::{Memory, MemoryError, PAGE_BYTES};
 pub use observe::{FenceName, LeaseKind, Observation, OrderedBy, Stamped, StopCause};
-pub use page_table::{AddressSpace, Fault, FaultReason, MapError, Protection};
+pub use page_table::{Fault, FaultReason, Protection, Reach, Root};
 pub use recover::{CancelOutcome, KilledJob, ResetFailed, ResetReport, ResetScope};
 pub use ring::JobDescriptor;
 pub use run::FAULT_RANGE_START;

@@ -1,6 +1,8 @@
 //! Tests of the tables, from both sides.
 
 use super::*;
+use crate::gpu::page_table::{Fault, FaultReason, offset_in_page, walk};
+use crate::gpu::types::Access;
 
 fn fixture() -> (Memory, OwnerId, AddressSpace) {
     let mut memory = Memory::new(1 << 20).unwrap();
@@ -13,7 +15,7 @@ fn fixture() -> (Memory, OwnerId, AddressSpace) {
 #[test]
 fn the_worked_example_holds() {
     let va = Va(0x12_3456_7890);
-    assert_eq!([slot(va, 0), slot(va, 1), slot(va, 2)], [0x48, 0x1a2, 0x167]);
+    assert_eq!([slot(va, 2), slot(va, 1), slot(va, 0)], [0x48, 0x1a2, 0x167]);
     assert_eq!(offset_in_page(va), 0x890);
     let entry = 0x0000_0000_0002_a007;
     assert_eq!(entry & (VALID | WRITABLE | SYSTEM), 7);
@@ -29,7 +31,7 @@ fn map_walk_unmap() {
     space.map(&mut memory, va, page, Protection::ReadOnly).unwrap();
     assert_eq!(space.tables(), 3);
     let found = walk(&memory, space.root(), Va(va.0 + 5), Access::Read).unwrap();
-    assert_eq!((found.page, found.tables[0]), (page, space.root()));
+    assert_eq!((found.page, found.tables[0]), (Some(page), space.root().table.index));
     let fault = walk(&memory, space.root(), va, Access::Write).unwrap_err();
     assert_eq!(fault, Fault { va, access: Access::Write, reason: FaultReason::ReadOnly });
     assert_eq!(space.map(&mut memory, va, page, Protection::ReadWrite), Err(MapError::Occupied(va)));
@@ -47,7 +49,7 @@ fn bad_addresses_and_pages_are_refused() {
     let (mut memory, owner, mut space) = fixture();
     let other = memory.add_domain(1 << 16).unwrap();
     let foreign = memory.allocate(other, owner).unwrap();
-    let (odd, far) = (Va(0x1001), Va(VA_END));
+    let (odd, far) = (Va(0x1001), Reach::Bits39.end());
     let rw = Protection::ReadWrite;
     assert_eq!(space.map(&mut memory, Va(0x1000), foreign, rw), Err(MapError::Unreachable(foreign)));
     assert_eq!(space.map(&mut memory, odd, foreign, rw), Err(MapError::BadAddress(odd)));
@@ -60,7 +62,7 @@ fn bad_addresses_and_pages_are_refused() {
 fn garbage_in_an_entry_faults() {
     let (mut memory, _, space) = fixture();
     for entry in [VALID | (1 << 6), VALID | BLOCK, VALID | (1 << 55), VALID | (0xffff_0000 << NUMBER_SHIFT)] {
-        memory.store_u64(space.root(), 0, entry).unwrap();
+        memory.store_u64(space.root().table, 0, entry).unwrap();
         let fault = walk(&memory, space.root(), Va(0x1000), Access::Read).unwrap_err();
         assert_eq!(fault.reason, FaultReason::BadEntry);
     }
@@ -74,7 +76,7 @@ fn prepared_ranges_need_no_memory() {
     space.prepare(&mut memory, va, 0x2000).unwrap();
     assert_eq!(space.tables(), 4);
     let page = memory.allocate(DomainId::SYSTEM, owner).unwrap();
-    while memory.allocate(space.root().domain, owner).is_ok() {}
+    while memory.allocate(space.root().table.domain, owner).is_ok() {}
     space.map(&mut memory, va, page, Protection::ReadWrite).unwrap();
     space.map(&mut memory, Va(0x20_0000), page, Protection::ReadWrite).unwrap();
     let far = Va(0x40_0000);

@@ -1,7 +1,8 @@
 //! Tests of descriptors and of both sides of a ring.
 
 use super::*;
-use crate::gpu::page_table::{AddressSpace, Protection};
+use crate::gpu::address_space::AddressSpace;
+use crate::gpu::page_table::Protection;
 
 fn job(n: u64) -> JobDescriptor {
     JobDescriptor {

@@ -12,11 +12,12 @@ use super::job::{Job, Mode, Place};
 use super::memory::{Memory, index};
 use super::mmu;
 use super::observe::{Observation, StopCause};
-use super::page_table::{Fault, FaultReason, VA_END, walk};
+use super::page_table::{Fault, FaultReason, Reach, walk};
 use super::types::{Access, QueueId, Time, Va};
 
-/// Where a page fault on demand reaches: the last GiB, which hosts are asked to leave unmapped.
-pub const FAULT_RANGE_START: Va = Va(VA_END - (1 << 30));
+/// Where a page fault on demand reaches: the last GiB of 39 bits of address, which hosts are asked to leave unmapped.
+pub const FAULT_RANGE_START: Va = Va(FAULT_RANGE_END.0 - (1 << 30));
+const FAULT_RANGE_END: Va = Reach::Bits39.end();
 
 impl Gpu {
     /// Lets time pass up to `now`. Earlier times than the last one are taken as that.
@@ -245,7 +246,7 @@ impl Gpu {
                 }
             }
             Some(FaultKind::PageFault) => {
-                let pages = (VA_END - FAULT_RANGE_START.0) / 4096;
+                let pages = (FAULT_RANGE_END.0 - FAULT_RANGE_START.0) / 4096;
                 let va = FAULT_RANGE_START.add(4096 * self.rng.below(pages));
                 // A host that maps the range all the same gets the error without the walk.
                 let reason = FaultReason::NotMapped;

@@ -39,13 +39,15 @@ pub(crate) struct TranslationCache {
 }
 
 impl TranslationCache {
-    /// What is remembered for `va`, if it allows the access.
+    /// Whether nothing is remembered.
     #[inline]
-    pub(crate) fn look(&self, root: PageId, va: Va, access: Access) -> Option<PageId> {
-        if self.any.get() { self.search(root, va, access) } else { None }
+    pub(crate) const fn is_empty(&self) -> bool {
+        !self.any.get()
     }
 
-    fn search(&self, root: PageId, va: Va, access: Access) -> Option<PageId> {
+    /// What is remembered for `va`, if it allows the access: a page, or that there is none behind it.
+    #[expect(clippy::option_option, reason = "remembered or not; a page or none")]
+    pub(crate) fn look(&self, root: PageId, va: Va, access: Access) -> Option<Option<PageId>> {
         let mut state = self.state.borrow_mut();
         let has = |cached: &&Cached| cached.root == root && cached.span.has(va);
         let span = state.entries.iter().find(has)?.span;

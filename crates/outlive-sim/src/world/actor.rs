@@ -95,7 +95,7 @@ impl Actor {
             .bypass(!self.one_in(4));
         let queue = society.user(user).into_iter().fold(queue, |queue, user| queue.principal(user.clone()));
         let queue = lock(&society.arbiter).iter().fold(queue, QueueConfig::arbiter);
-        ClientConfig { credits, timeout, client: Some(user), queue }
+        ClientConfig { credits, timeout, client: Some(user), queue, ..ClientConfig::default() }
     }
 
     /// A new queue, of a new client or of one that lives, if the world may still have one and its device takes it. One that

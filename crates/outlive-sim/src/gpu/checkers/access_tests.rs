@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::gpu::observe::StopCause;
-use crate::gpu::page_table::VA_END;
+use crate::gpu::page_table::Reach;
 use crate::gpu::types::{DomainId, OwnerId, QueueId};
 
 const PAGE: PageId = PageId { domain: DomainId(1), index: 3 };
@@ -178,7 +178,7 @@ fn the_host_conflicts_too() {
 
 #[test]
 fn only_faults_that_nobody_asked_for_count() {
-    let fault = Observation::PageFault { job: JobId(1), va: Va(VA_END - 1), access: Access::Read };
+    let fault = Observation::PageFault { job: JobId(1), va: Va(Reach::Bits39.end().0 - 1), access: Access::Read };
     let asked = |kind| Observation::FaultRequested { job: JobId(1), kind };
     assert_eq!(audit_of(&[submitted(1), fault]).unexpected_page_faults, 1);
     let wanted = [asked(FaultKind::PageFault), submitted(1), fault];
