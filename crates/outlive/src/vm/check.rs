@@ -33,8 +33,9 @@ impl<V, M> Space<V, M> {
             above = Some(range.last());
         }
         let mappings = requests.iter().filter_map(|wanted| match wanted {
-            Request::Map { source, flags, data, .. } => {
-                let range = self.check(wanted).ok()?;
+            Request::Map { va, len, source, flags, data } => {
+                // OVERFLOW: it was checked.
+                let range = VaRange::between(*va, va + (len - 1));
                 Some(Mapping { range, source: *source, flags: *flags, data: data.clone() })
             }
             Request::Unmap { .. } | Request::Protect { .. } => None,

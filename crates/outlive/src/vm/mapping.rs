@@ -169,7 +169,12 @@ impl<M> Mapping<M> {
         Some(Self { flags, ..self.piece(part) })
     }
 
-    /// The same mapping with its data borrowed, or none.
+    /// The same mapping without its data.
+    pub(crate) const fn shape(&self) -> Mapping {
+        Mapping { range: self.range, source: self.source, flags: self.flags, data: () }
+    }
+
+    /// The same mapping with other data.
     pub(crate) fn with_data<N>(self, data: N) -> Mapping<N> {
         Mapping { range: self.range, source: self.source, flags: self.flags, data }
     }

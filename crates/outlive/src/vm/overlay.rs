@@ -7,6 +7,7 @@
 
 use super::mapping::Mapping;
 use super::range::VaRange;
+use super::step::Step;
 use crate::mem::AllocError;
 use crate::mem::tree::Tree;
 
@@ -30,14 +31,41 @@ pub(super) struct Spent<M> {
     _tree: Tree<u64, Entry<M>>,
 }
 
-/// What a request does to the overlay.
+/// What a request does to the overlay. Its steps say what the mappings are; this has the data for them.
 pub(super) struct Cover<M> {
     pub(super) range: VaRange,
-    /// What sticks out of `range` below and above of the mappings that it cuts.
-    pub(super) below: Option<Mapping<M>>,
-    pub(super) above: Option<Mapping<M>>,
-    /// What is in `range`.
-    pub(super) new: Option<Mapping<M>>,
+    /// Of what sticks out of `range` below and above of the mappings that it cuts.
+    pub(super) below: Option<M>,
+    pub(super) above: Option<M>,
+    /// Of what is in `range`.
+    pub(super) new: Option<M>,
+}
+
+impl<M> Cover<M> {
+    /// How many mappings there will be.
+    pub(super) fn mappings(&self) -> usize {
+        [&self.below, &self.above, &self.new].into_iter().flatten().count()
+    }
+
+    /// What will stick out of the range below. `steps` are the request's; so for the others.
+    fn take_below(&mut self, steps: &[Step<M>]) -> Option<Mapping<M>> {
+        let data = self.below.take()?;
+        let (old, hole) = steps.first()?.cut()?;
+        old.below(hole).map(|piece| piece.with_data(data))
+    }
+
+    /// What will stick out of it above.
+    fn take_above(&mut self, steps: &[Step<M>]) -> Option<Mapping<M>> {
+        let data = self.above.take()?;
+        let (old, hole) = steps.iter().rev().find_map(Step::cut)?;
+        old.above(hole).map(|piece| piece.with_data(data))
+    }
+
+    /// What will be in it.
+    fn take_new(&mut self, steps: &[Step<M>]) -> Option<Mapping<M>> {
+        let data = self.new.take()?;
+        Some(steps.last()?.mapping().shape().with_data(data))
+    }
 }
 
 impl<M> Overlay<M> {
@@ -56,7 +84,8 @@ impl<M> Overlay<M> {
 
     /// Makes room for another request. Before [`Overlay::over`] and [`Overlay::next_base`] may be asked, and before each
     /// [`Overlay::cover`].
-    pub(super) fn prepare(&mut self) -> Result<(), AllocError> {
+    /// `steps` are those so far.
+    pub(super) fn prepare(&mut self, steps: &[Step<M>]) -> Result<(), AllocError> {
         if self.is_empty() {
             return Ok(());
         }
@@ -66,7 +95,7 @@ impl<M> Overlay<M> {
         }
         if let Some(first) = self.first.take() {
             self.mappings = 0;
-            self.put(first);
+            self.put(first, steps);
         }
         Ok(())
     }
@@ -82,17 +111,18 @@ impl<M> Overlay<M> {
         self.tree.next_after(&va).map(|(base, _)| *base)
     }
 
-    /// Takes the lowest entry out.
-    pub(super) fn pop_first(&mut self) -> Option<(u64, Entry<M>)> {
+    /// Takes the lowest entry out. `steps` are all there are.
+    pub(super) fn pop_first(&mut self, steps: &[Step<M>]) -> Option<(u64, Entry<M>)> {
         let Some(first) = &mut self.first else { return self.tree.pop_first() };
         let piece = |piece: Mapping<M>| (piece.range.base(), Entry { last: piece.range.last(), mapping: Some(piece) });
-        if let Some(below) = first.below.take() {
+        if let Some(below) = first.take_below(steps) {
             return Some(piece(below));
         }
         if !core::mem::replace(&mut self.first_out, true) {
-            return Some((first.range.base(), Entry { last: first.range.last(), mapping: first.new.take() }));
+            let mapping = first.take_new(steps);
+            return Some((first.range.base(), Entry { last: first.range.last(), mapping }));
         }
-        let above = first.above.take().map(piece);
+        let above = first.take_above(steps).map(piece);
         if above.is_none() {
             self.first = None;
         }
@@ -105,18 +135,20 @@ impl<M> Overlay<M> {
         Spent { _tree: self.tree }
     }
 
-    /// Puts `cover` over what there is.
-    pub(super) fn cover(&mut self, cover: Cover<M>) {
+    /// Puts `cover`, the request of `steps`, over what there is.
+    pub(super) fn cover(&mut self, cover: Cover<M>, steps: &[Step<M>]) {
         if self.is_empty() {
-            self.mappings = [&cover.below, &cover.new, &cover.above].into_iter().flatten().count();
+            self.mappings = cover.mappings();
             self.first = Some(cover);
         } else {
-            self.put(cover);
+            self.put(cover, steps);
         }
     }
 
-    fn put(&mut self, cover: Cover<M>) {
-        let Cover { range, below, above, new } = cover;
+    fn put(&mut self, mut cover: Cover<M>, steps: &[Step<M>]) {
+        let range = cover.range;
+        let [below, above] = [cover.take_below(steps), cover.take_above(steps)];
+        let new = cover.take_new(steps);
         let cut_below = self.tree.last_before(&range.base()).filter(|(_, entry)| entry.last >= range.base());
         if let Some((base, _)) = cut_below {
             let base = *base;

@@ -151,7 +151,7 @@ impl<'a, V, M: Clone> Plan<'a, V, M> {
         let Plan { space, stage, removed, .. } = &mut self;
         let mut settle = Settle { store: &mut space.store, removed, before: Slot::NONE, next_base: None };
         let mut floor = Some(stage.first_floor).filter(|slot| *slot != Slot::NONE);
-        while let Some((base, entry)) = stage.overlay.pop_first() {
+        while let Some((base, entry)) = stage.overlay.pop_first(&stage.steps) {
             settle.settle(base, entry, floor.take());
         }
         debug_assert_eq!(space.store.tree.len(), stage.len);

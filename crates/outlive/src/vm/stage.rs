@@ -48,18 +48,21 @@ impl<M: Clone> Stage<M> {
         range: VaRange,
         new: Option<Mapping<M>>,
     ) -> Result<(), AllocError> {
-        self.overlay.prepare()?;
+        self.overlay.prepare(&self.steps)?;
         let mut walk = Walk::new(store, &self.overlay, range);
         if self.overlay.is_empty() {
             self.first_floor = walk.floor;
         }
-        let (mut below, mut above) = (None, None);
+        let mut cover = Cover { range, below: None, above: None, new: None };
+        let first_step = self.steps.len();
         let (mut touched, mut touched_staged) = (0, 0);
         while let Some((old, staged)) = walk.next() {
             let Some(step) = Step::out_of(old, range, new.as_ref()) else { return Ok(()) };
-            if matches!(step, Step::Remap { .. }) {
-                below = below.or_else(|| old.below(range).map(Mapping::cloned));
-                above = old.above(range).map(Mapping::cloned);
+            if old.range.base() < range.base() {
+                cover.below = Some(old.data.clone());
+            }
+            if old.range.last() > range.last() {
+                cover.above = Some(old.data.clone());
             }
             push(&mut self.steps, step.cloned())?;
             touched += 1;
@@ -68,13 +71,13 @@ impl<M: Clone> Stage<M> {
         if touched == 0 && new.is_none() {
             return Ok(());
         }
-        if let Some(new) = &new {
-            push(&mut self.steps, Step::Map { mapping: new.clone() })?;
+        if let Some(mapping) = new {
+            cover.new = Some(mapping.data.clone());
+            push(&mut self.steps, Step::Map { mapping })?;
         }
-        let pieces = [&below, &above, &new].into_iter().flatten().count();
-        self.len = self.len + pieces - touched;
+        self.len = self.len + cover.mappings() - touched;
         self.replaced += touched - touched_staged;
-        self.overlay.cover(Cover { range, below, above, new });
+        self.overlay.cover(cover, &self.steps[first_step..]);
         Ok(())
     }
 
@@ -88,7 +91,7 @@ impl<M: Clone> Stage<M> {
     ) -> Result<(), AllocError> {
         let mut rest = Some(range);
         while let Some(here) = rest {
-            self.overlay.prepare()?;
+            self.overlay.prepare(&self.steps)?;
             let Some((old, _)) = Walk::new(store, &self.overlay, here).next() else { break };
             let part = old.range.intersection(here).unwrap_or(here);
             rest = (part.last() < range.last()).then(|| VaRange::between(part.last() + 1, range.last()));

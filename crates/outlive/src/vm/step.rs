@@ -77,6 +77,14 @@ impl<M> Step<M> {
         })
     }
 
+    /// The mapping of a remap, without its data, and what goes of it.
+    pub(super) fn cut(&self) -> Option<(Mapping, VaRange)> {
+        match self {
+            Self::Remap { unmap, hole, .. } => Some((unmap.shape(), *hole)),
+            Self::Unmap { .. } | Self::Map { .. } => None,
+        }
+    }
+
     /// The mapping that goes, or comes.
     #[must_use]
     pub const fn mapping(&self) -> &Mapping<M> {

@@ -357,7 +357,12 @@ impl<V, M> Store<V, M> {
 
     /// Puts the mapping at `slot` into its buffer's list.
     fn link(&mut self, slot: Slot) {
-        let Some(place) = self.place_of(slot) else { return };
+        self.link_to(self.tree.at(slot).and_then(|(_, body)| body.place()), slot);
+    }
+
+    /// Puts the mapping at `slot` into the list of the buffer at `place`.
+    fn link_to(&mut self, place: Option<u32>, slot: Slot) {
+        let Some(place) = place.and_then(|place| self.bos.at_mut(place)) else { return };
         place.mappings += 1;
         let next = core::mem::replace(&mut place.head, slot);
         self.set_link(slot, Link { prev: Slot::NONE, next });
@@ -406,12 +411,10 @@ impl<V, M> Store<V, M> {
         debug_assert!(self.tree.is_bare());
         tree.try_reserve(self.promised())?;
         self.reserve_links(tree.capacity())?;
-        self.tree = tree;
-        let mut slot = self.tree.first_slot();
-        while slot != Slot::NONE {
-            self.link(slot);
-            slot = self.tree.after(slot);
+        for (slot, body) in tree.slots() {
+            self.link_to(body.place(), slot);
         }
+        self.tree = tree;
         Ok(())
     }
 }

@@ -87,6 +87,14 @@ impl<K: Copy, V> Tree<K, V> {
         }
     }
 
+    /// All places and what is at them, ascending.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (Slot, &V)> {
+        let leaves = core::iter::successors(self.nodes.get(self.leaf_where(|_| 0) as usize), |leaf| {
+            self.nodes.get(leaf.next as usize)
+        });
+        leaves.flat_map(|leaf| leaf.ids()).filter_map(|slot| Some((Slot(*slot), self.entry(*slot)?.1)))
+    }
+
     /// The entries from `slot`, which is in the tree, on; none for [`Slot::NONE`].
     pub(crate) fn iter_from(&self, slot: Slot) -> Iter<'_, K, V> {
         let (leaf, place) = self.place_of(slot.0).unwrap_or((NIL, 0));
@@ -167,14 +175,14 @@ impl<K: Copy, V> Tree<K, V> {
     /// Makes a node at the right of `left` over these slots, or nodes of the level below.
     fn hang(&mut self, kids: core::ops::Range<usize>, left: u32, level: u32) -> u32 {
         let key = |tree: &Self, id: usize| if level == 0 { tree.entries[id].key } else { tree.nodes[id].keys()[0] };
-        let at = self.new_node(key(self, kids.start));
+        let (at, count) = (self.new_node(key(self, kids.start)), kids.len());
         self.link(left, at);
         for (place, id) in kids.enumerate() {
             let key = key(self, id);
             // Of a slot, or a node.
-            let id = u32::try_from(id).unwrap_or(NIL);
-            self.hang_up(at, place, key, id, level);
+            self.node_mut(at).insert(place, key, u32::try_from(id).unwrap_or(NIL));
         }
+        self.adopt(at, 0, count, level);
         at
     }
 }
