@@ -9,7 +9,7 @@
 //!   below it. In a node, and from one node to the next of the same level, keys ascend strictly. A comparison that panics
 //!   leaves the tree as it was: every method has compared all it will compare before it changes anything.
 //! - All leaves are `levels` below the root. The root, if it is none, has at least two kids, other nodes at least [`LEAST`].
-//!   Hence `n` entries need no more than [`nodes_for`]`(n)` nodes, for which there is memory once `n` may be there: no
+//!   A root that is a leaf may be empty: it stays. Hence `n` entries need no more than [`nodes_for`]`(n)` nodes, for which there is memory once `n` may be there: no
 //!   insertion has to ask for more, whatever it splits.
 //! - A slot that is in the tree has its leaf for `home`, another in the tree's free list the next free one.
 //!
@@ -160,7 +160,7 @@ impl<K: Copy, V> Tree<K, V> {
 
     /// The entry with the lowest key.
     pub(crate) fn first(&self) -> Option<(&K, &V)> {
-        self.iter().next()
+        self.entry(self.first_slot().number())
     }
 
     /// The entry with the highest key.
@@ -171,7 +171,7 @@ impl<K: Copy, V> Tree<K, V> {
 
     /// Takes the entry with the lowest key out.
     pub(crate) fn pop_first(&mut self) -> Option<(K, V)> {
-        self.take(self.first_slot().number())
+        self.take_from(self.leaf_where(|_| 0), 0)
     }
 
     /// All entries, ascending.
@@ -226,13 +226,13 @@ impl<K: Copy, V> Tree<K, V> {
         }
     }
 
-    /// Takes slot `at`, which is in the tree, out of it; it keeps its entry.
-    fn unhang(&mut self, at: u32) {
-        if let Some((leaf, place)) = self.place_of(at) {
-            self.pull(leaf, place);
-            self.homes[at as usize] = NIL;
-            self.len -= 1;
-        }
+    /// Takes what is at `place` of `leaf` out of the tree, if there is something. It keeps its slot, and that its entry.
+    fn unhang(&mut self, leaf: u32, place: usize) -> Option<u32> {
+        let slot = *self.nodes.get(leaf as usize)?.ids().get(place)?;
+        self.pull(leaf, place);
+        self.homes[slot as usize] = NIL;
+        self.len -= 1;
+        Some(slot)
     }
 
     /// Puts slot `at`, which is not in the tree, into the free list and returns its entry.
@@ -243,13 +243,10 @@ impl<K: Copy, V> Tree<K, V> {
         entry.value.take().map(|value| (key, value))
     }
 
-    /// Takes the entry of slot `at` out; nothing if that is [`NIL`].
-    fn take(&mut self, at: u32) -> Option<(K, V)> {
-        if at == NIL {
-            return None;
-        }
-        self.unhang(at);
-        self.empty(at)
+    /// Takes the entry at `place` of `leaf` out, if there is one.
+    fn take_from(&mut self, leaf: u32, place: usize) -> Option<(K, V)> {
+        let slot = self.unhang(leaf, place)?;
+        self.empty(slot)
     }
 
     /// Adds an entry at `place` of `leaf`, where its key belongs; the entry back if there is no room.
@@ -281,8 +278,9 @@ impl<K: Ord + Copy, V> Tree<K, V> {
 
     /// Takes the entry of `key` out.
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        let slot = self.find(key)?;
-        self.take(slot).map(|(_, value)| value)
+        let (leaf, above) = self.descend(key);
+        self.same(leaf, above, key)?;
+        self.take_from(leaf, above - 1).map(|(_, value)| value)
     }
 
     /// The value of `key`.

@@ -39,6 +39,11 @@ impl<K: Copy> Node<K> {
         &self.keys[..self.len()]
     }
 
+    /// The first slot or kid.
+    pub(super) fn first(&self) -> u32 {
+        self.ids().first().map_or(NIL, |first| *first)
+    }
+
     /// The last slot or kid.
     pub(super) fn last(&self) -> u32 {
         self.ids().last().map_or(NIL, |last| *last)
@@ -53,13 +58,18 @@ impl<K: Copy> Node<K> {
         self.ids().iter().position(|at| *at == id)
     }
 
-    /// How many keys are not above `key`. Not by halves: that would wait for one line of the node after the other, while
-    /// branches guess where it will end and fetch what comes next early.
+    /// How many keys are not above `key`.
+    ///
+    /// Addresses are not looked for by halves, which would wait for one line of a node after the other: branches guess where it
+    /// will end, and fetch what comes next early. Keys that take several instructions to compare are, as that takes fewer.
     pub(super) fn through(&self, key: &K) -> usize
     where
         K: Ord,
     {
         let keys = self.keys();
+        if size_of::<K>() > size_of::<u64>() {
+            return keys.partition_point(|at| at <= key);
+        }
         let mut from = 0;
         while keys.get(from + STRIDE).is_some_and(|at| at <= key) {
             from += STRIDE;
@@ -114,8 +124,10 @@ impl<K: Copy, V> Tree<K, V> {
     pub(super) fn new_node(&mut self, key: K) -> u32 {
         let at = self.free_node;
         if at != NIL {
-            self.free_node = self.node_mut(at).next;
-            *self.node_mut(at) = Node::new(key);
+            let node = self.node_mut(at);
+            let next = core::mem::replace(&mut node.next, NIL);
+            (node.up, node.prev) = (NIL, NIL);
+            self.free_node = next;
             return at;
         }
         debug_assert!(self.nodes.len() < self.nodes.capacity(), "reserved with the entries");
@@ -169,7 +181,7 @@ impl<K: Copy, V> Tree<K, V> {
         }
     }
 
-    /// Puts `id` into leaf `at`, the first one if that is [`NIL`], at `place`; splits what is full.
+    /// Puts `id` into leaf `at`, the very first one if that is [`NIL`], at `place`; splits what is full.
     pub(super) fn put(&mut self, mut at: u32, mut place: usize, mut key: K, mut id: u32) {
         if at == NIL {
             at = self.new_node(key);
@@ -256,12 +268,9 @@ impl<K: Copy, V> Tree<K, V> {
         }
     }
 
-    /// Takes a root away that has one kid, or nothing, left.
+    /// Takes a root away that has one kid left.
     fn lower(&mut self, root: u32, len: usize) {
-        if self.levels == 0 && len == 0 {
-            self.root = NIL;
-            self.free_node(root);
-        } else if self.levels > 0 && len == 1 {
+        if self.levels > 0 && len == 1 {
             let kid = self.nodes[root as usize].ids[0];
             self.node_mut(kid).up = NIL;
             self.root = kid;

@@ -3,7 +3,7 @@
 //! A [`Slot`] stays good until its entry is taken out; asking with one that is not good is answered from whatever is there
 //! then, so whoever keeps slots (address spaces do) says why they are good.
 
-use super::nodes::{LEAST, WIDTH};
+use super::nodes::{LEAST, Node, WIDTH};
 use super::{Iter, NIL, Tree};
 use crate::mem::AllocError;
 use core::fmt;
@@ -60,7 +60,7 @@ impl<K: Copy, V> Tree<K, V> {
 
     /// The place of the lowest key.
     pub(crate) fn first_slot(&self) -> Slot {
-        Slot(self.nodes.get(self.leaf_where(|_| 0) as usize).map_or(NIL, |leaf| leaf.ids()[0]))
+        Slot(self.nodes.get(self.leaf_where(|_| 0) as usize).map_or(NIL, Node::first))
     }
 
     /// The place after `slot`, which is in the tree; the first one after [`Slot::NONE`].
@@ -69,7 +69,7 @@ impl<K: Copy, V> Tree<K, V> {
         let node = &self.nodes[leaf as usize];
         match node.ids().get(place + 1) {
             Some(next) => Slot(*next),
-            None => Slot(self.nodes.get(node.next as usize).map_or(NIL, |next| next.ids()[0])),
+            None => Slot(self.nodes.get(node.next as usize).map_or(NIL, Node::first)),
         }
     }
 
@@ -83,7 +83,7 @@ impl<K: Copy, V> Tree<K, V> {
         let Some(node) = self.nodes.get(leaf as usize) else { return NIL };
         match place.checked_sub(1) {
             Some(place) => node.ids()[place],
-            None => self.nodes.get(node.prev as usize).map_or(NIL, super::Node::last),
+            None => self.nodes.get(node.prev as usize).map_or(NIL, Node::last),
         }
     }
 
@@ -103,8 +103,8 @@ impl<K: Copy, V> Tree<K, V> {
 
     /// Takes `slot` out of the tree. The entry stays where it is until [`Tree::release`].
     pub(crate) fn detach(&mut self, slot: Slot) {
-        if slot != Slot::NONE {
-            self.unhang(slot.0);
+        if let Some((leaf, place)) = self.place_of(slot.0) {
+            self.unhang(leaf, place);
             self.out += 1;
         }
     }
@@ -120,7 +120,8 @@ impl<K: Copy, V> Tree<K, V> {
 
     /// Takes what is at `slot` out.
     pub(crate) fn take_at(&mut self, slot: Slot) -> Option<(K, V)> {
-        self.take(slot.0)
+        let (leaf, place) = self.place_of(slot.0)?;
+        self.take_from(leaf, place)
     }
 
     /// Adds an entry right after `slot`, before all others if that is [`Slot::NONE`], where its key belongs. The entry comes

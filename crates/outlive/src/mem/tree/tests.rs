@@ -21,7 +21,7 @@ fn check_below<K: Ord + Copy, V>(tree: &Tree<K, V>, at: u32, level: u32, before:
     } else if level > 0 {
         2
     } else {
-        1
+        0
     };
     assert!(node.len() >= least, "{} at level {level}", node.len());
     let (neighbour, last) = &mut before[level as usize];
@@ -212,7 +212,7 @@ fn compare(tree: &Real, model: &Model<u16, u16>, key: u16) -> TestCaseResult {
 }
 
 fn few() -> ProptestConfig {
-    let cases = if cfg!(miri) { 2 } else { 128 };
+    let cases = if cfg!(miri) { 2 } else { 64 };
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -256,7 +256,7 @@ fn whatever_the_order_the_tree_stays_low() {
             assert!(tree.first().is_none_or(|(next, _)| key < *next));
         }
         check(&tree);
-        assert_eq!(tree.root, NIL);
+        assert_eq!((tree.levels, tree.nodes[tree.root as usize].len()), (0, 0));
     }
 }
 
