@@ -12,18 +12,18 @@
 //! leaves a buffer with its bytes where they were and some entries missing, which the next job puts back likewise.
 //!
 //! # Why it cannot deadlock
-//! One turn is held at a time, and taken before the reservation, as everywhere. Nothing is waited for with the reservation
-//! locked. Entries and bytes change under the machine's lock, a leaf, so who maps the buffer and who moves it see each other.
+//! One turn is held at a time, and taken before the reservation, as everywhere. With the reservation locked nothing is waited for
+//! but the end of a moment, where an address space has no turn. Entries and bytes change under the machine's lock, a leaf, so who maps the buffer and who moves it see each other.
 
 use outlive::Device;
 use outlive::resv::{Slot, Transaction, Usage};
-use outlive::vm::{Bo, VmBo};
+use outlive::vm::{Bo, Mode, OpenBo, Space, VmBo};
 
 use super::bo::SimBo;
 use super::hardware::SimDriver;
 use super::vm_client::{SimVm, SimVmError};
 
-impl SimVm {
+impl<M: Mode> SimVm<M> {
     /// Moves a buffer of this device out of its memory, with its entries in all address spaces. One that is out already is left
     /// alone.
     ///
@@ -59,25 +59,33 @@ pub(crate) fn evict(device: &Device<SimDriver>, bo: &SimBo, turn: Turn) -> Resul
 /// Takes the entries of `bo` out of one address space.
 fn take_entries(bo: &SimBo, open: &VmBo<SimDriver>, turn: Turn) -> Result<(), SimVmError> {
     let edit = match turn {
-        Turn::Awaited => open.edit()?,
-        Turn::Free => open.try_edit().ok_or(SimVmError::StillMapped)?,
+        // Had for a moment, which ends soon, and after the reservation was locked.
+        _ if open.is_immediate() => None,
+        Turn::Awaited => Some(open.edit()?),
+        Turn::Free => Some(open.try_edit().ok_or(SimVmError::StillMapped)?),
     };
     if open.vm_data().forgets_entries() {
         open.data().unmapped();
         return Ok(());
     }
-    while_idle(bo, || {
-        for range in edit.of_bo(open.id()).map(|mapping| mapping.range) {
-            // Whole mappings: no table is needed.
-            open.vm_data().unmap(range.base(), range.len()).map_err(SimVmError::Map)?;
-            open.vm_data().flush(range.base(), range.len());
-        }
-        // Closed meanwhile, it has entries that are not the space's any more.
-        if edit.bo(open.id()).is_some() {
-            open.data().unmapped();
-        }
-        Ok(())
+    while_idle(bo, || match &edit {
+        Some(edit) => take_from(edit, open),
+        None => take_from(&*open.look()?, open),
     })?
+}
+
+/// The same, of what is mapped by `space`, which does not change meanwhile.
+fn take_from(space: &Space<OpenBo<SimDriver>>, open: &VmBo<SimDriver>) -> Result<(), SimVmError> {
+    for range in space.of_bo(open.id()).map(|mapping| mapping.range) {
+        // Whole mappings: no table is needed.
+        open.vm_data().unmap(range.base(), range.len()).map_err(SimVmError::Map)?;
+        open.vm_data().flush(range.base(), range.len());
+    }
+    // Closed meanwhile, it has entries that are not the space's any more.
+    if space.bo(open.id()).is_some() {
+        open.data().unmapped();
+    }
+    Ok(())
 }
 
 /// Marks `bo` as evicted and does it, with the reservation locked and nothing on it.

@@ -206,6 +206,8 @@ pub struct SimJob {
     reads: Vec<Arc<Buffer>>,
     pieces: Vec<Arc<Piece>>,
     on_drop: Option<Box<dyn FnOnce() + Send>>,
+    /// Of another address space of the library in the same page tables.
+    _in_use_beside: Option<VmUse<SimDriver>>,
     /// The last to go.
     in_use: VmUse<SimDriver>,
 }
@@ -224,11 +226,14 @@ impl SimJob {
         let space = home.space();
         let work = spec.vm.take();
         let in_use = match work {
-            Some(VmWork { in_use, .. }) if !in_use.is_of(home.vm) => return Err(MemoryError::NoSuchPage.into()),
-            Some(VmWork { at, bytes, in_use }) => (in_use, Some((at, bytes))),
-            None => (home.vm.in_use_named()?, None),
+            Some(VmWork { in_use, .. }) if !Arc::ptr_eq(in_use.vm_data().space(), space) => {
+                return Err(MemoryError::NoSuchPage.into());
+            }
+            Some(VmWork { at, bytes, in_use }) if in_use.is_of(home.vm) => (in_use, None, Some((at, bytes))),
+            Some(VmWork { at, bytes, in_use }) => (home.vm.in_use_named()?, Some(in_use), Some((at, bytes))),
+            None => (home.vm.in_use_named()?, None, None),
         };
-        let (in_use, at) = in_use;
+        let (in_use, in_use_beside, at) = in_use;
         let mut reads = Vec::new();
         for buffer in spec.reads.drain(..) {
             reads.push(if buffer.is_in(space) { buffer } else { Arc::new(home.import(&buffer)?) });
@@ -283,6 +288,7 @@ impl SimJob {
             reads,
             pieces: core::mem::take(&mut spec.pieces),
             on_drop: spec.on_drop.take(),
+            _in_use_beside: in_use_beside,
             in_use,
         })
     }

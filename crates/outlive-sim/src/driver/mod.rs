@@ -71,6 +71,7 @@ mod space;
 mod tables;
 mod unit;
 mod vm_client;
+mod vm_immediate;
 
 pub use binder::{BindJob, Binder};
 pub use bo::SimBo;
@@ -84,7 +85,7 @@ pub use job::{JobSpec, SLOT_BYTES, SimJob, VmWork, Work};
 pub use machine::{EngineStretch, JobEnd};
 pub use piece::Piece;
 pub use space::VM_START;
-pub use tables::{Opened, SimTables};
+pub use tables::{Opened, SimTables, SpareTables};
 pub use vm_client::{SimVm, SimVmError};
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 //! buffers of the driver's own ([`UNCACHED`]) it looks up each time.
 //!
 //! # Who touches what
-//! Page tables: whoever has the turn at their `Vm`, and the machine's lock for each step.
+//! Page tables: whoever has the turn, or the moment, at their `Vm`, and the machine's lock for each step.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use outlive::FenceError;
 use outlive::vm::{
-    Apply, Edit, Flags, Flushed, Mapping, OpenBo, Plan, Source, Space as Planner, StagedDriver, Step, ToClear, VmDriver,
+    Apply, BindCx, Edit, Flags, Flushed, ImmediateDriver, Mapping, OpenBo, Plan, Prepared, Request, Source,
+    Space as Planner, StagedDriver, Step, ToClear, VaRange, VmDriver,
 };
 
 use super::bo::{Opening, SimBo};
@@ -48,16 +50,21 @@ impl Opened {
 #[derive(Debug)]
 pub struct SimTables {
     space: Arc<Space>,
-    /// Tables that changes under way may need.
-    promised: AtomicUsize,
+    /// Tables that changes under way may need, in these page tables.
+    promised: Arc<AtomicUsize>,
     skips_flushes: AtomicBool,
     forgets_entries: AtomicBool,
 }
 
 impl SimTables {
-    pub(crate) const fn new(space: Arc<Space>) -> Self {
+    pub(crate) fn new(space: Arc<Space>) -> Self {
         let (skips_flushes, forgets_entries) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { space, promised: AtomicUsize::new(0), skips_flushes, forgets_entries }
+        Self { space, promised: Arc::new(AtomicUsize::new(0)), skips_flushes, forgets_entries }
+    }
+
+    /// For another address space of the library with entries in the same page tables, elsewhere.
+    pub(crate) fn beside(other: &Self) -> Self {
+        Self { promised: Arc::clone(&other.promised), ..Self::new(Arc::clone(&other.space)) }
     }
 
     pub(crate) const fn space(&self) -> &Arc<Space> {
@@ -80,9 +87,30 @@ impl SimTables {
 
     /// Makes the tables that `plan` may need, beside those promised to others. Whoever carries it out gives the promise back.
     pub(crate) fn promise<V>(&self, plan: &Plan<'_, V>) -> Result<usize, MemoryError> {
-        // A table of each level below the root for each block of its size that is touched, or cut.
-        let of_level =
-            |covers| plan.splits(covers) + plan.steps().iter().map(|step| tables_for(step, covers)).sum::<u64>();
+        let maps = || plan.steps().iter().filter(|step| matches!(step, Step::Map { .. }));
+        self.promise_tables(|covers| {
+            let of_step = |step: &Step| tables_for(step.mapping().range, step.source(), covers);
+            plan.splits(covers) + maps().map(of_step).sum::<u64>()
+        })
+    }
+
+    /// The same for a batch that is to be run, whatever is mapped then.
+    pub(crate) fn put_aside(&self, batch: &Prepared) -> Result<SpareTables, MemoryError> {
+        let count = self.promise_tables(|covers| {
+            let of_request = |request: &Request| match *request {
+                Request::Map { va, len, source, .. } => range(va, len).map_or(0, |at| tables_for(at, source, covers)),
+                // What is there, whatever it is, may be mapped again.
+                Request::Protect { va, len, .. } => range(va, len).map_or(0, |at| touched(at, covers)),
+                Request::Unmap { .. } => 0,
+            };
+            batch.splits(covers) + batch.requests().iter().map(of_request).sum::<u64>()
+        })?;
+        Ok(SpareTables { space: Arc::clone(&self.space), promised: Arc::clone(&self.promised), count })
+    }
+
+    /// A table of each level below the root for each block of its size that is touched, or cut: so many as `of_level` says for
+    /// blocks of 2^`covers` bytes.
+    fn promise_tables(&self, of_level: impl Fn(u32) -> u64) -> Result<usize, MemoryError> {
         let most: u64 = (21..self.space.reach.bits()).step_by(9).map(of_level).sum();
         let most = usize::try_from(most).map_err(|_| MemoryError::OutOfHostMemory)?;
         let promised = self.promised.fetch_add(most, Ordering::Relaxed) + most;
@@ -98,12 +126,7 @@ impl SimTables {
 
     /// What was promised has been used as far as it was needed: the rest goes back.
     pub(crate) fn keep_promise(&self, tables: usize) {
-        let left = self.promised.fetch_sub(tables, Ordering::Relaxed) - tables;
-        // There are tables as long as this has its space.
-        let _ = self.with(|tables, memory| {
-            tables.free_spare(memory, left);
-            Ok(())
-        });
+        give_back(&self.space, &self.promised, tables);
     }
 
     /// Makes the tables for `len` bytes at `va`, so that mapping there does not run out of memory half way.
@@ -120,12 +143,7 @@ impl SimTables {
         &self,
         change: impl FnOnce(&mut AddressSpace, &mut Memory) -> Result<T, MapError>,
     ) -> Result<T, MapError> {
-        let mut machine = self.space.shared.lock();
-        let now = machine.now;
-        let machine = &mut *machine;
-        machine.memory.tap_mut().set_time(now);
-        let tables = machine.unit.spaces.tables_mut(self.space.vm).ok_or(MapError::Memory(MemoryError::NoSuchPage))?;
-        change(tables, &mut machine.memory)
+        with(&self.space, change)
     }
 
     /// Maps what `mapping` says: of `bo`, as far as that has pages.
@@ -181,7 +199,11 @@ impl SimTables {
     }
 
     /// Does what `step` says, and flushes. `bo` is what is behind a mapping.
-    pub(crate) fn carry_out<'b>(&self, step: &Step, bo: impl FnOnce() -> Option<&'b SimBo>) -> Result<(), MapError> {
+    pub(crate) fn carry_out<'b, M>(
+        &self,
+        step: &Step<M>,
+        bo: impl FnOnce() -> Option<&'b SimBo>,
+    ) -> Result<(), MapError> {
         match step {
             Step::Map { mapping } => self.map(mapping, bo()),
             Step::Unmap { .. } | Step::Remap { .. } => {
@@ -192,6 +214,41 @@ impl SimTables {
             }
         }
     }
+}
+
+/// Page tables that were put aside for a batch; dropped, what it has not used goes back.
+#[derive(Debug)]
+pub struct SpareTables {
+    space: Arc<Space>,
+    promised: Arc<AtomicUsize>,
+    count: usize,
+}
+
+impl Drop for SpareTables {
+    fn drop(&mut self) {
+        give_back(&self.space, &self.promised, self.count);
+    }
+}
+
+fn give_back(space: &Space, promised: &AtomicUsize, tables: usize) {
+    let left = promised.fetch_sub(tables, Ordering::Relaxed) - tables;
+    // There are tables as long as somebody has the space.
+    let _ = with(space, |tables, memory| {
+        tables.free_spare(memory, left);
+        Ok(())
+    });
+}
+
+fn with<T>(
+    space: &Space,
+    change: impl FnOnce(&mut AddressSpace, &mut Memory) -> Result<T, MapError>,
+) -> Result<T, MapError> {
+    let mut machine = space.shared.lock();
+    let now = machine.now;
+    let machine = &mut *machine;
+    machine.memory.tap_mut().set_time(now);
+    let tables = machine.unit.spaces.tables_mut(space.vm).ok_or(MapError::Memory(MemoryError::NoSuchPage))?;
+    change(tables, &mut machine.memory)
 }
 
 /// How a piece is mapped.
@@ -214,12 +271,21 @@ fn map_pages(
     Ok(())
 }
 
-/// The most tables whose entries cover 2^`covers` bytes together that a step's mapping can need: for a sparse one, which takes as
+/// The most tables whose entries cover 2^`covers` bytes together that a mapping at `at` can need: for a sparse one, which takes as
 /// large entries as fit, those at its ends.
-fn tables_for(step: &Step, covers: u32) -> u64 {
-    let Step::Map { mapping } = step else { return 0 };
-    let touched = (mapping.range.last() >> covers) - (mapping.range.base() >> covers) + 1;
-    if mapping.source == Source::Sparse { touched.min(2) } else { touched }
+fn tables_for(at: VaRange, source: Source, covers: u32) -> u64 {
+    let touched = touched(at, covers);
+    if source == Source::Sparse { touched.min(2) } else { touched }
+}
+
+/// How many blocks of 2^`covers` bytes it touches.
+const fn touched(at: VaRange, covers: u32) -> u64 {
+    (at.last() >> covers) - (at.base() >> covers) + 1
+}
+
+/// The range of a request that was checked.
+fn range(va: u64, len: u64) -> Option<VaRange> {
+    VaRange::new(va, len, PAGE_BYTES as u64).ok()
 }
 
 impl Apply<OpenBo<SimDriver>, ()> for &SimTables {
@@ -272,5 +338,20 @@ impl StagedDriver for SimDriver {
             None => edit.bos().for_each(|(_, open)| open.data().unmapped()),
         }
         to_clear.cleared(Flushed::by_driver());
+    }
+}
+
+impl ImmediateDriver for SimDriver {
+    type Room = SpareTables;
+
+    fn bind(&self, cx: &mut BindCx<'_, Self>, step: &Step<&()>) -> Result<(), FenceError> {
+        let behind = cx.bo(step.source());
+        // There was room for all that it can need.
+        cx.vm.carry_out(step, || behind.map(|(bo, _)| bo)).map_err(|_| FenceError::DriverBug)
+    }
+
+    fn flush(&self, _vm: &SimTables) -> Result<Flushed, FenceError> {
+        // Each step has.
+        Ok(Flushed::by_driver())
     }
 }

@@ -5,6 +5,8 @@
 //! (the first lack of memory ends that, and the caller makes room and tries again: what has its pages keeps them); then the job
 //! is committed and its `retired` hung on all of it. Its payload carries a [`VmUse`](outlive::vm::VmUse).
 //!
+//! An address space is staged, the client's own; or immediate, beside it in the same page tables (`vm_immediate`).
+//!
 //! Entries are put back for what the space says is mapped. While the bind queue has changes of it, that is not yet what the page
 //! tables hold, so whoever finds something evicted waits for those first. How it is evicted: `evict`.
 
@@ -12,27 +14,32 @@ use alloc::sync::Arc;
 use core::cell::RefCell;
 use core::fmt;
 use outlive::resv::{LockError, Slot, Transaction, Usage};
-use outlive::vm::{BoCore, Edit, EditRefused, Flushed, PlanError, Request, Step, Vm, VmBo, VmError, VmLocks};
+use outlive::vm::{
+    BoCore, EditRefused, Flushed, Mode, OpenBo, PlanError, Request, Space, Staged, Step, Vm, VmBo, VmError, VmLocks,
+};
 use outlive::{Dependency, Device, Fence, JobFences, JobQueue, OpenError, QueueConfig, Refusal};
 
-use super::binder::{BindJob, Binder};
+use super::binder::{self, BindJob, Binder, Change};
 use super::bo::{Pages, SimBo};
 use super::client::{SimQueue, SubmitError};
 use super::hardware::SimDriver;
-use super::job::{JobSpec, VmWork};
+use super::job::{JobSpec, SimJob, VmWork};
 use super::machine::Shared;
 use super::space::VM_START;
 use super::tables::Opened;
 use crate::gpu::{MapError, MemoryError, Va};
 
-/// See the module.
+/// See the module. How it is changed is its type, as the library's.
 #[derive(Debug)]
-pub struct SimVm {
-    vm: Vm<SimDriver>,
+pub struct SimVm<M: Mode = Staged> {
+    pub(super) vm: Vm<SimDriver, M>,
     device: Device<SimDriver>,
-    binder: JobQueue<Binder>,
+    pub(super) binder: JobQueue<Binder>,
     shared: Arc<Shared>,
 }
+
+/// A job that is still to be published.
+pub(super) type Work = (SimJob, JobSpec);
 
 /// Why something was not done. Nothing is left of it.
 #[derive(Debug)]
@@ -99,21 +106,16 @@ impl From<EditRefused> for SimVmError {
     }
 }
 
-impl SimVm {
-    /// The address space of `client`, and a bind queue of its own.
-    ///
-    /// # Errors
-    /// [`SimVmError`].
-    pub fn new(client: &SimQueue) -> Result<Self, SimVmError> {
-        let (vm, device) = (client.vm().clone(), client.queue().device().clone());
+impl<M: Mode> SimVm<M> {
+    pub(super) fn with(vm: Vm<SimDriver, M>, device: &Device<SimDriver>) -> Result<Self, SimVmError> {
         let binder = Device::new(device.executor(), Binder)?.queue(QueueConfig::new("bind"), ())?;
         let shared = Arc::clone(&vm.data().space().shared);
-        Ok(Self { vm, device, binder, shared })
+        Ok(Self { vm, device: device.clone(), binder, shared })
     }
 
     /// The library's address space: to open buffers in, to look at.
     #[must_use]
-    pub const fn vm(&self) -> &Vm<SimDriver> {
+    pub const fn vm(&self) -> &Vm<SimDriver, M> {
         &self.vm
     }
 
@@ -142,6 +144,74 @@ impl SimVm {
     pub fn external(&self, bytes: u64) -> Result<SimBo, SimVmError> {
         let core = BoCore::new(&self.device, bytes).map_err(|error| SimVmError::Vm(error.into()))?;
         Ok(SimBo::new(&self.shared, core, Pages::Large)?)
+    }
+
+    /// The payload of a job that works here.
+    pub(super) fn payload(&self, queue: &SimQueue, mut spec: JobSpec, at: Va, bytes: u64) -> Result<Work, SimVmError> {
+        spec.vm = Some(VmWork { at, bytes, in_use: self.vm.in_use()? });
+        let payload = queue.payload(&mut spec)?;
+        Ok((payload, spec))
+    }
+
+    /// Locks all, has what was evicted brought back, and publishes.
+    pub(super) fn publish(
+        &self,
+        queue: &SimQueue,
+        job: Work,
+        bring_back: impl Fn(&SimBo) -> Result<(), SimVmError>,
+    ) -> Result<JobFences, SimVmError> {
+        let mut job = Some(job);
+        let submitted = Transaction::new().try_run::<VmLocks<'_, SimDriver>, _, SimVmError>(
+            |attempt| {
+                let locks = self.vm.lock_all(attempt)?;
+                locks.validate(|bo, _| {
+                    self.no_changes_under_way()?;
+                    bo.move_in()?;
+                    bring_back(bo)
+                })?;
+                Ok(locks)
+            },
+            |sealed, locks| {
+                let (payload, mut spec) = job.take().unwrap_or_else(|| unreachable!("taken here, once"));
+                let own =
+                    self.vm.reservation().snapshot(Usage::Kernel).map_err(|error| SimVmError::Vm(error.into()))?;
+                spec.after.extend(own.iter().map(|(_, fence)| Dependency::from(Fence::clone(fence))));
+                let fences = queue.reserve_payload(payload, spec, 0)?.commit();
+                locks.add(sealed, Usage::Bookkeep, Usage::Write, &fences.retired());
+                Ok(fences)
+            },
+        );
+        submitted?
+    }
+
+    /// What the space says is mapped is what the page tables hold, and stays so while its reservation is locked.
+    fn no_changes_under_way(&self) -> Result<(), SimVmError> {
+        let changes = self.vm.reservation().snapshot(Usage::Kernel).map_err(|error| SimVmError::Vm(error.into()))?;
+        match changes.iter().find(|(_, change)| !change.is_signaled()) {
+            Some((_, change)) => Err(SimVmError::Busy(Fence::clone(change))),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts the entries of `bo` back.
+    pub(super) fn map_again(&self, space: &Space<OpenBo<SimDriver>>, pair: &VmBo<SimDriver>) -> Result<(), SimVmError> {
+        for mapping in space.of_bo(pair.id()) {
+            // Some may be there: mapped since, or its eviction was given up. They lead where these will.
+            let range = mapping.range;
+            self.vm.data().unmap(range.base(), range.len()).map_err(SimVmError::Map)?;
+            self.vm.data().map(&mapping, Some(pair.bo())).map_err(SimVmError::Map)?;
+        }
+        Ok(())
+    }
+}
+
+impl SimVm {
+    /// The address space of `client`, and a bind queue of its own.
+    ///
+    /// # Errors
+    /// [`SimVmError`].
+    pub fn new(client: &SimQueue) -> Result<Self, SimVmError> {
+        Self::with(client.vm().clone(), client.queue().device())
     }
 
     /// Opens a buffer here.
@@ -187,12 +257,12 @@ impl SimVm {
                     Step::Unmap { .. } | Step::Remap { .. } => None,
                 };
                 let bos = plan.steps().iter().map(bo).collect();
-                let reserved = self.binder.reserve_after(BindJob::new(bos, promised), after);
+                let reserved = self.binder.reserve_after(BindJob::new(), after);
                 let mut reserved = reserved.map_err(|refused| {
                     self.vm.data().keep_promise(promised);
                     SimVmError::Refused(refused.kind)
                 })?;
-                reserved.bind(plan.commit());
+                reserved.bind(Change::Staged(binder::Staged::new(plan.commit(), bos, promised)));
                 let fences = reserved.commit();
                 for slot in slots {
                     sealed.add(slot, Usage::Kernel, &fences.retired());
@@ -208,46 +278,14 @@ impl SimVm {
     /// # Errors
     /// [`SimVmError::Memory`]: something that was evicted has no room. Make some and call again: what has its pages back by
     /// then keeps them. [`SimVmError::Busy`]: something was evicted, and changes that are still to be carried out come first.
-    pub fn submit(&self, queue: &SimQueue, mut spec: JobSpec, va: u64, bytes: u64) -> Result<JobFences, SimVmError> {
-        spec.vm = Some(VmWork { at: Va(va), bytes, in_use: self.vm.in_use()? });
+    pub fn submit(&self, queue: &SimQueue, spec: JobSpec, va: u64, bytes: u64) -> Result<JobFences, SimVmError> {
         // It may need a turn of its own, for its commands.
-        let payload = queue.payload(&mut spec)?;
-        let mut job = Some((payload, spec));
+        let job = self.payload(queue, spec, Va(va), bytes)?;
         let edit = self.vm.edit()?;
-        let submitted = Transaction::new().try_run::<VmLocks<'_, SimDriver>, _, SimVmError>(
-            |attempt| {
-                let locks = self.vm.lock_all(attempt)?;
-                locks.validate(|bo, _| self.bring_back(&edit, bo))?;
-                Ok(locks)
-            },
-            |sealed, locks| {
-                let (payload, mut spec) = job.take().unwrap_or_else(|| unreachable!("taken here, once"));
-                let own =
-                    self.vm.reservation().snapshot(Usage::Kernel).map_err(|error| SimVmError::Vm(error.into()))?;
-                spec.after.extend(own.iter().map(|(_, fence)| Dependency::from(Fence::clone(fence))));
-                let fences = queue.reserve_payload(payload, spec, 0)?.commit();
-                locks.add(sealed, Usage::Bookkeep, Usage::Write, &fences.retired());
-                Ok(fences)
-            },
-        );
-        submitted?
-    }
-
-    /// Gives an evicted buffer its pages, and all of its entries in this address space.
-    fn bring_back(&self, edit: &Edit<SimDriver>, bo: &SimBo) -> Result<(), SimVmError> {
-        let changes = self.vm.reservation().snapshot(Usage::Kernel).map_err(|error| SimVmError::Vm(error.into()))?;
-        if let Some((_, change)) = changes.iter().find(|(_, change)| !change.is_signaled()) {
-            return Err(SimVmError::Busy(Fence::clone(change)));
-        }
-        bo.move_in()?;
-        let Some(open) = edit.find_bo(bo) else { return Ok(()) };
-        for mapping in edit.of_bo(open.id()) {
-            // Some may be there: mapped since, or its eviction was given up. They lead where these will.
-            let range = mapping.range;
-            self.vm.data().unmap(range.base(), range.len()).map_err(SimVmError::Map)?;
-            self.vm.data().map(&mapping, Some(bo)).map_err(SimVmError::Map)?;
-        }
-        Ok(())
+        self.publish(queue, job, |bo| match edit.find_bo(bo) {
+            Some(pair) => self.map_again(&edit, &pair),
+            None => Ok(()),
+        })
     }
 }
 

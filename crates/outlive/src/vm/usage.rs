@@ -3,6 +3,7 @@
 use super::driver::VmDriver;
 use super::grace::Side;
 use super::handle::{Vm, VmError};
+use super::mode::Mode;
 use super::shared::{VmInner, Whole};
 use crate::exec::object::Object;
 use core::fmt;
@@ -54,7 +55,7 @@ impl<D: VmDriver> VmUse<D> {
 
     /// Whether it is of this address space.
     #[must_use]
-    pub fn is_of(&self, vm: &Vm<D>) -> bool {
+    pub fn is_of<M: Mode>(&self, vm: &Vm<D, M>) -> bool {
         self.vm.as_ptr() == vm.inner().as_ptr()
     }
 
