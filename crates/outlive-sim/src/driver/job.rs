@@ -45,6 +45,10 @@ pub enum Work {
     Copy,
     /// Copies all of the first buffer of `reads`, as a display does that scans it out.
     ScanOut,
+    /// Writes a word of four bytes at the start.
+    Store(u32),
+    /// Copies a word of four bytes from there to the start.
+    Load(Va),
     /// Draws a frame of the gears: RGBA with eight bits each, rows from the top.
     Gears {
         /// Which frame; each turns the large gear by a degree.
@@ -65,7 +69,7 @@ impl Work {
 
     const fn data_pages(self) -> u32 {
         match self {
-            Self::Spin | Self::ScanOut => 1,
+            Self::Spin | Self::ScanOut | Self::Store(_) | Self::Load(_) => 1,
             Self::Fill => DATA_PAGES,
             Self::Copy => 2 * DATA_PAGES,
             Self::Gears { width, height, .. } => {
@@ -398,6 +402,8 @@ fn encode(
                 Command::Copy { source: scanned.va(), target: at, bytes: scanned.bytes() }.encode(out);
             }
         }
+        Work::Store(pattern) => Command::Fill { va: at, bytes: 4, pattern }.encode(out),
+        Work::Load(source) => Command::Copy { source, target: at, bytes: 4 }.encode(out),
         Work::Gears { frame, width, height } => Command::Gears { va: at, width, height, frame }.encode(out),
     }
     for other in reads {
