@@ -229,6 +229,19 @@ fn too_little_memory_for_everybodys_first_job() {
 }
 
 #[test]
+fn a_working_set_that_is_none() {
+    refused_client("working_set_kib = 100\n", 7, &["`working_set_kib` is 100", "a multiple of 64", "0 for none"]);
+    refused_client("working_set_kib = -64\n", 7, &["`working_set_kib` is -64", "from 0 to 1048576"]);
+    refused_client("working_set_kib = 1048640\n", 7, &["`working_set_kib` is 1048640", "from 0 to 1048576"]);
+    refused_client("working_set_kib = \"64\"\n", 7, &["`working_set_kib` is a string", "an integer from 0"]);
+    // Two of its buffers, of 1 MiB each, must be in memory at once.
+    let large = format!("{HEAD}memory_mib = 2\n{CLIENT}working_set_kib = 65536\n");
+    refused(&large, 4, &["`memory_mib` is 2", "1 client needs 2384 KiB", "at least 3"]);
+    let all = format!("{HEAD}memory_mib = 64\n{CLIENT}count = 65536\nworking_set_kib = 1048576\n");
+    refused(&all, 4, &["the working sets come to 67108864 MiB, but this machine has"]);
+}
+
+#[test]
 fn a_file_that_cannot_be_read() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let message = refusal(&folder, &["run", "none.toml"]);

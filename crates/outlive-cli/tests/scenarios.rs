@@ -1,8 +1,9 @@
 //! The scenarios that come with the command, in virtual time under each policy: they end well, nobody starves under the fair one,
 //! and the figures are those that their comments speak of.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::std_instead_of_alloc, reason = "a test: it has std, and fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +24,7 @@ fn files() -> Vec<PathBuf> {
     }
     files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     files.retain(|path| {
-        !["million-jobs", "first-look", "free-running-63"]
+        !["million-jobs", "first-look", "free-running-63", "eviction"]
             .iter()
             .any(|large| path.file_stem().is_some_and(|stem| stem == *large))
     });
@@ -181,4 +182,52 @@ fn who_hangs_too_often_is_banned_and_the_device_is_there_for_the_others() {
 fn the_longest_wait_is_printed() {
     let table = run(&kunit(8), "fair", "--seed=1");
     assert!(table.contains("\nLongest wait of anybody: 970 ms, a.0\n"), "{table}");
+}
+
+/// The frames of a run, and its results.
+fn drawn(text: &str) -> (BTreeMap<PathBuf, Vec<u8>>, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("s.toml"), text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outlive"));
+    let args = ["run", "s.toml", "--clock", "virtual", "--json", "--frames", "frames"];
+    let output = command.current_dir(folder.path()).args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let frames = folder.path().join("frames");
+    let mut drawn = BTreeMap::new();
+    for client in fs::read_dir(&frames).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+        for file in fs::read_dir(client).unwrap().map(|entry| entry.unwrap().path()) {
+            // A sheet shows all of them, however many they were.
+            if file.file_name().is_some_and(|name| name == "contact-sheet.png") {
+                continue;
+            }
+            drawn.insert(file.strip_prefix(&frames).unwrap().to_owned(), fs::read(&file).unwrap());
+        }
+    }
+    (drawn, serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// Each frame shows what frames before it left in buffers that were out of the device's memory meanwhile.
+#[test]
+fn with_half_the_memory_that_is_worked_on_the_pictures_are_the_same() {
+    // A beginning of it, with less of all: frames take their time.
+    let text = fs::read_to_string(folder().join("eviction.toml")).unwrap();
+    let text = text.replace("run_for_ms = 2000", "run_for_ms = 60").replace("count = 4", "count = 2");
+    let text = text.replace("working_set_kib = 4096", "working_set_kib = 3072");
+    let (tight, results) = drawn(&text.replace("memory_mib = 8", "memory_mib = 3"));
+    let (ample, other) = drawn(&text.replace("memory_mib = 8", "memory_mib = 64"));
+    let sum = |results: &Value, key: &str| -> u64 {
+        results["clients"].as_array().unwrap().iter().map(|client| client[key].as_u64().unwrap()).sum()
+    };
+    let moves = |results: &Value| (sum(results, "evictions"), sum(results, "restores"));
+    let (evictions, restores) = moves(&results);
+    assert!(restores > 20 && restores <= evictions, "{evictions} evictions, {restores} restores");
+    assert_eq!(moves(&other), (0, 0));
+    for audit in [&results["audit"], &other["audit"]] {
+        assert_eq!((audit["stale_translations"].as_u64(), audit["bytes_leaked"].as_u64()), (Some(0), Some(0)));
+    }
+    // Who waits for memory may draw fewer.
+    let both = tight.iter().filter_map(|(name, picture)| Some((name, picture, ample.get(name)?)));
+    let differ: Vec<_> = both.clone().filter(|(_, picture, other)| picture != other).map(|(name, ..)| name).collect();
+    assert!(differ.is_empty(), "{differ:?}");
+    assert!(both.count() > 60, "{} frames and {}", tight.len(), ample.len());
 }

@@ -11,6 +11,7 @@ use super::life::Life;
 use super::script::{Script, Seen, Step};
 use super::submit::Submission;
 use super::{Engine, NS_PER_MS, words};
+use crate::scenario::memory;
 use crate::scenario::model::Client;
 use crate::timeline::Life as LifeSpan;
 
@@ -208,10 +209,15 @@ impl Engine<'_> {
         let principal = &self.instances[instance].principal;
         let config = words::client_config(scenario, scenario.client_of(instance), principal, self.arbiter.as_ref());
         self.bury();
-        match SimClient::new(&self.host, &scenario.instances[instance].name, config) {
-            Ok(made) => {
+        let (count, bytes) = memory::pieces(scenario.client_of(instance));
+        let made = SimClient::new(&self.host, &scenario.instances[instance].name, config).and_then(|made| {
+            let pieces = (0..count).map(|_| made.piece(bytes)).collect::<Result<Vec<_>, _>>()?;
+            Ok(Life::new(made, pieces))
+        });
+        match made {
+            Ok(life) => {
                 let this = &mut self.instances[instance];
-                this.life = Some(Life::new(made));
+                this.life = Some(life);
                 this.waits_for = None;
                 this.came_ns = now_ns;
                 this.script.came();
@@ -236,6 +242,9 @@ impl Engine<'_> {
         let this = &mut self.instances[instance];
         this.wanted = false;
         let Some(mut life) = this.life.take() else { return };
+        let (evictions, restores) = life.moves();
+        // Jobs keep those that they work on.
+        life.pieces.clear();
         this.script.left();
         this.cycles.left(this.script.cycle());
         match manner {
@@ -244,6 +253,7 @@ impl Engine<'_> {
             Manner::Closed => drop(life.client.as_ref().map(|client| client.close())),
         }
         self.ledger.collector.client_left(instance, now_ns);
+        self.ledger.collector.client_moved(instance, evictions, restores);
         self.spans.push(LifeSpan { instance, from_ns: this.came_ns, to_ns: now_ns });
         if let Some(retired) = life.last_retirement() {
             // Its jobs' memory serves others then.

@@ -4,10 +4,11 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 
 use outlive::{Fence, FenceError, JobFences, OnError, Status, Time};
-use outlive_sim::driver::{Buffer, SimClient};
+use outlive_sim::driver::{Buffer, Piece, SimClient};
 use outlive_sim::gpu::JobId;
 
 use crate::report::Outcome;
+use crate::scenario::memory;
 
 /// What a job waits for.
 #[derive(Debug, Clone)]
@@ -93,6 +94,9 @@ impl OpenJob {
     }
 }
 
+/// Persistent buffers that a job works on, at most.
+const PIECES: usize = memory::PIECES_OF_JOB as usize;
+
 /// One life.
 #[derive(Debug)]
 pub(super) struct Life {
@@ -107,6 +111,8 @@ pub(super) struct Life {
     pub(super) suspended: bool,
     /// What the jobs of requests share.
     pub(super) shared: Shared,
+    /// Its persistent buffers.
+    pub(super) pieces: Vec<Arc<Piece>>,
 }
 
 /// What the jobs of a client's requests share.
@@ -119,9 +125,25 @@ pub(super) struct Shared {
 }
 
 impl Life {
-    pub(super) const fn new(client: SimClient) -> Self {
+    pub(super) const fn new(client: SimClient, pieces: Vec<Arc<Piece>>) -> Self {
         let shared = Shared { data: None, commands: None };
-        Self { client: Some(client), jobs: VecDeque::new(), finished: 0, last: None, suspended: false, shared }
+        let jobs = VecDeque::new();
+        Self { client: Some(client), jobs, finished: 0, last: None, suspended: false, shared, pieces }
+    }
+
+    /// Those that its job `number` works on: in turn, and another half way round from there.
+    pub(super) fn pieces_of(&self, number: u64) -> Vec<Arc<Piece>> {
+        let count = self.pieces.len();
+        let first = usize::try_from(number).unwrap_or(0).checked_rem(count);
+        let places = first.into_iter().flat_map(|first| [first, (first + count / 2) % count]);
+        // One that has only one of them works on that.
+        places.take(count.min(PIECES)).map(|place| Arc::clone(&self.pieces[place])).collect()
+    }
+
+    /// How often its persistent buffers were moved out of the device's memory, and back.
+    pub(super) fn moves(&self) -> (u64, u64) {
+        let moves = self.pieces.iter().map(|piece| (piece.bo().evictions(), piece.bo().restores()));
+        moves.fold((0, 0), |sum, moves| (sum.0 + moves.0, sum.1 + moves.1))
     }
 
     pub(super) fn add(&mut self, job: OpenJob, fences: JobFences) {

@@ -33,6 +33,8 @@ impl Engine<'_> {
         for (instance, this) in self.instances.iter().enumerate() {
             if let Some(life) = &this.life {
                 unretired += life.len();
+                let (evictions, restores) = life.moves();
+                self.ledger.collector.client_moved(instance, evictions, restores);
                 self.spans.push(LifeSpan { instance, from_ns: this.came_ns, to_ns: elapsed_ns });
             }
         }
@@ -103,6 +105,7 @@ fn in_words_of_the_contract(own_words: Vec<String>, counted: gpu::Audit) -> Audi
         leases_leaked: counted.leases_leaked,
         bytes_leaked: counted.bytes_leaked,
         quarantined_bytes: counted.quarantined_bytes,
+        stale_translations: counted.stale_translations,
         violations: Vec::new(),
     };
     for violation in own_words.into_iter().chain(counted.violations) {

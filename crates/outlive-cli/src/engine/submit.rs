@@ -44,6 +44,7 @@ impl Engine<'_> {
             return Submission::NoMemory;
         }
         let Some(life) = &mut self.instances[instance].life else { return Submission::Gone };
+        spec.pieces = life.pieces_of(plan.number);
         let Some(handle) = &life.client else { return Submission::Gone };
         let submitted = match handle.submit(spec) {
             Ok(submitted) => submitted,

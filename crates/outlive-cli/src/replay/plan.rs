@@ -134,6 +134,7 @@ fn client(count: usize) -> Client {
         on_dependency_error: None,
         jitter: 0.0,
         work: Work::Spin,
+        working_set_kib: 0,
         fault: None,
     }
 }

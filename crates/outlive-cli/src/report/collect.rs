@@ -49,6 +49,8 @@ struct Gathered {
     cycles: u64,
     /// Cycles of which not all jobs are known yet.
     open_cycles: HashMap<u64, OpenCycle>,
+    evictions: u64,
+    restores: u64,
     stretches: Vec<(u64, u64)>,
     waits_ns: Vec<u64>,
     cycle_times_ns: Vec<u64>,
@@ -97,6 +99,16 @@ impl<'a> Collector<'a> {
     /// See [`Collector::client_came`].
     pub fn client_banned(&mut self, instance: usize) {
         self.instances[instance].banned = true;
+    }
+
+    /// A life of `instance` is over: so often its persistent buffers were moved out of the device's memory, and back.
+    ///
+    /// # Panics
+    ///
+    /// See [`Collector::client_came`].
+    pub fn client_moved(&mut self, instance: usize, evictions: u64, restores: u64) {
+        self.instances[instance].evictions += evictions;
+        self.instances[instance].restores += restores;
     }
 
     /// All is over for one job. Jobs may come in any order; each comes once.
@@ -213,6 +225,8 @@ impl Gathered {
             share,
             wait_us: percentiles_us(&mut self.waits_ns),
             cycle_us: percentiles_us(&mut self.cycle_times_ns),
+            evictions: self.evictions,
+            restores: self.restores,
         }
     }
 }

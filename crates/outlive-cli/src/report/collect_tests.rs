@@ -179,12 +179,14 @@ fn the_json_has_the_fields_of_the_contract_in_order() {
         .map(|(key, _)| key)
         .collect();
     let client = "name group priority weight incarnations banned submitted cycles finished_ok failed canceled timed_out \
-        device_lost faulted dependency innocent hardware_us share wait_us p50 p99 max cycle_us p50 p99 max";
+        device_lost faulted dependency innocent hardware_us share wait_us p50 p99 max cycle_us p50 p99 max evictions \
+        restores";
     let expected = format!(
         "schema version scenario device device_name clock mode policy seed interrupted elapsed_us device_busy resets \
          clients {client} {client} groups name hardware_us share audit fences_created fences_signaled fences_unsignaled \
          signaled_twice out_of_order payloads_created payloads_released released_while_hardware_busy \
-         conflicting_accesses unexpected_page_faults leases_leaked bytes_leaked quarantined_bytes violations"
+         conflicting_accesses unexpected_page_faults leases_leaked bytes_leaked quarantined_bytes stale_translations \
+         violations"
     );
     assert_eq!(keys, expected.split_whitespace().collect::<Vec<_>>());
     assert!(json.contains("\"group\": \"g\"") && json.contains("\"group\": null"));

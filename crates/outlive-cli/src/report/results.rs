@@ -121,6 +121,10 @@ pub struct ClientResult {
     pub wait_us: Percentiles,
     /// From a cycle's first submission to its last completion.
     pub cycle_us: Percentiles,
+    /// How often a persistent buffer of it was moved out of the device's memory.
+    pub evictions: u64,
+    /// How often one was moved back.
+    pub restores: u64,
 }
 
 /// Failed jobs by cause.
@@ -210,6 +214,8 @@ pub struct Audit {
     pub bytes_leaked: u64,
     /// Must be 0.
     pub quarantined_bytes: u64,
+    /// Uses of a translation that was not what the page tables said; must be 0.
+    pub stale_translations: u64,
     /// The first of them, in words.
     pub violations: Vec<String>,
 }
@@ -223,7 +229,7 @@ impl Audit {
     }
 
     /// The counts that must be zero, with their names.
-    pub(super) fn zeros(&self) -> [(&'static str, u64); 9] {
+    pub(super) fn zeros(&self) -> [(&'static str, u64); 10] {
         [
             ("fences_unsignaled", self.fences_unsignaled),
             ("signaled_twice", self.signaled_twice),
@@ -234,6 +240,7 @@ impl Audit {
             ("leases_leaked", self.leases_leaked),
             ("bytes_leaked", self.bytes_leaked),
             ("quarantined_bytes", self.quarantined_bytes),
+            ("stale_translations", self.stale_translations),
         ]
     }
 
@@ -268,7 +275,7 @@ mod tests {
     #[test]
     fn each_number_that_must_be_zero_fails_the_audit() {
         assert!(Audit::default().is_clean());
-        let spoils: [fn(&mut Audit); 12] = [
+        let spoils: [fn(&mut Audit); 13] = [
             |audit| audit.fences_unsignaled = 1,
             |audit| audit.signaled_twice = 1,
             |audit| audit.out_of_order = 1,
@@ -278,6 +285,7 @@ mod tests {
             |audit| audit.leases_leaked = 1,
             |audit| audit.bytes_leaked = 1,
             |audit| audit.quarantined_bytes = 1,
+            |audit| audit.stale_translations = 1,
             |audit| audit.fences_created = 1,
             |audit| audit.payloads_released = 1,
             |audit| audit.add_violation("x"),

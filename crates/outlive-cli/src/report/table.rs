@@ -17,6 +17,7 @@ pub fn render(results: &Results, style: Style) -> String {
     text.push('\n');
     text.push_str(&clients(results, style));
     text.push_str(&longest_wait(results));
+    text.push_str(&moves(results, style));
     text.push_str(&failures(results, style));
     text.push_str(&verdict::render(&results.audit, style));
     text
@@ -181,6 +182,28 @@ fn group_row(group: &GroupResult, style: Style) -> Row {
 /// A number and its unit as one word, to save room.
 fn compact(text: &str) -> String {
     text.replace(' ', "")
+}
+
+/// Whose persistent buffers did not stay in the device's memory.
+fn moves(results: &Results, style: Style) -> String {
+    let name_width = style.name_width();
+    let moved: Vec<_> = results.clients.iter().filter(|client| client.evictions + client.restores > 0).collect();
+    let mut lines = String::new();
+    for client in moved.iter().take(CLIENTS_SHOWN_MAX) {
+        let facts = format!("{} evicted, {} restored", grouped(client.evictions), grouped(client.restores));
+        let name = shortened(&client.name, name_width);
+        lines.push_str(&wrapped(&format!("  {name:<name_width$}  "), &facts, style.text_width()));
+        lines.push('\n');
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    if moved.len() > CLIENTS_SHOWN_MAX {
+        // CAST: usize to u64 only widens where this runs.
+        let more = (moved.len() - CLIENTS_SHOWN_MAX) as u64;
+        lines.push_str(&format!("  ... and {}\n", counted(more, "more client")));
+    }
+    format!("\n{}\n{lines}", style.paint("Out of the device's memory, and back", BOLD))
 }
 
 /// Whose jobs failed, and why.

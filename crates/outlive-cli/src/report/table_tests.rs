@@ -21,6 +21,8 @@ fn client(name: &str, group: Option<&str>, canceled: u64) -> ClientResult {
         share: 1.0,
         wait_us: times,
         cycle_us: if canceled > 0 { Percentiles::default() } else { times },
+        evictions: 0,
+        restores: 0,
     }
 }
 

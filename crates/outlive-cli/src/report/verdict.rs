@@ -61,7 +61,12 @@ fn sentences(audit: &Audit) -> Vec<(bool, String)> {
         (audit.leases_leaked, "No lease on the hardware leaked.", "leases on the hardware leaked."),
         (audit.bytes_leaked, "No memory leaked.", "bytes of memory leaked."),
         (audit.quarantined_bytes, "Nothing is in quarantine.", "bytes in quarantine."),
+        (audit.stale_translations, "", "uses of a translation that the page tables no longer had."),
     ] {
+        // What seldom can be is told only if it was.
+        if count == 0 && none.is_empty() {
+            continue;
+        }
         sentences.push(match count {
             0 => (true, none.to_owned()),
             _ => (false, format!("{} {some}", grouped(count))),

@@ -1,6 +1,7 @@
 //! Reads one `[[client]]`. Called by `read`; names are resolved later, by `names`.
 
 use super::limits::{MS_MAX, US_MAX, WEIGHT_MAX};
+use super::memory::PIECE_KIB;
 use super::model::{Client, Device, Fault, FaultKind, OnError, Priority, Work};
 use super::section::Section;
 use crate::error::InputError;
@@ -26,6 +27,7 @@ pub(super) const KEYS: &[&str] = &[
     "on_dependency_error",
     "jitter",
     "work",
+    "working_set_kib",
     "fault",
 ];
 const FAULT_KEYS: &[&str] = &["every", "kind"];
@@ -34,6 +36,9 @@ const FAULT_KEYS: &[&str] = &["every", "kind"];
 const COUNT_MAX: u32 = 65_536;
 /// The most jobs of one cycle.
 const JOBS_MAX: u32 = 65_536;
+
+/// The most that one client's persistent buffers may come to: 1 GiB.
+const WORKING_SET_MAX_KIB: u64 = 1 << 20;
 
 /// A client whose names are not resolved yet.
 #[derive(Debug)]
@@ -68,6 +73,7 @@ pub(super) fn read(section: &Section<'_>, device: &Device) -> Result<ReadClient,
         on_dependency_error: section.word("on_dependency_error", OnError::WORDS)?,
         jitter: section.share("jitter")?.unwrap_or(0.0),
         work: section.word("work", Work::WORDS)?.unwrap_or(Work::Spin),
+        working_set_kib: working_set(section)?,
         fault: fault(section)?,
     };
     check_loop(section, &client)?;
@@ -84,6 +90,16 @@ fn credits(section: &Section<'_>, device: &Device) -> Result<u32, InputError> {
         return Err(section.error("credits", format!("`credits` is {credits}"), expected));
     }
     Ok(credits)
+}
+
+/// Whole persistent buffers, or none.
+fn working_set(section: &Section<'_>) -> Result<u64, InputError> {
+    let kib = section.integer("working_set_kib", 0..=WORKING_SET_MAX_KIB)?.unwrap_or(0);
+    if !kib.is_multiple_of(PIECE_KIB) {
+        let expected = format!("a multiple of {PIECE_KIB}, as persistent buffers have so many KiB, or 0 for none");
+        return Err(section.error("working_set_kib", format!("`working_set_kib` is {kib}"), expected));
+    }
+    Ok(kib)
 }
 
 /// What the client's loop could not live with: a cycle that never fits, or one that nothing ever holds back.

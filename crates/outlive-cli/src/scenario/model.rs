@@ -129,6 +129,8 @@ pub struct Client {
     pub jitter: f64,
     /// What its jobs do.
     pub work: Work,
+    /// What its persistent buffers come to, which its jobs work on in turn; a multiple of 64.
+    pub working_set_kib: u64,
     /// What some of its jobs do wrong.
     pub fault: Option<Fault>,
 }

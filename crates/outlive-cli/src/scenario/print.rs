@@ -69,6 +69,7 @@ fn client(out: &mut Lines, client: &Client) {
     // Debug always shows a float as one: 0.0, not 0.
     out.key("jitter", format_args!("{:?}", client.jitter));
     out.key("work", quoted(client.work.word()));
+    out.key("working_set_kib", client.working_set_kib);
     let fault =
         client.fault.map(|fault| format!("{{ every = {}, kind = {} }}", fault.every, quoted(fault.kind.word())));
     out.key_or_note("fault", fault, "none");

@@ -62,6 +62,8 @@ pub(super) fn scenario(source: Source<'_>) -> Result<Scenario, InputError> {
         Scenario { name, run_for_ms, seed, submit_latency_us, device, scheduler, clients, instances, events };
     memory::check_host(scenario.device.memory_mib)
         .map_err(|(what, expected)| device_section.error("memory_mib", what, expected))?;
+    memory::check_working_sets(&scenario.clients)
+        .map_err(|(what, expected)| device_section.error("memory_mib", what, expected))?;
     memory::check(&scenario)
         .map_err(|shortage| device_section.error("memory_mib", shortage.to_string(), shortage.expected()))?;
     Ok(scenario)

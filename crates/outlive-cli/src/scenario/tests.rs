@@ -26,6 +26,7 @@ fn the_least_scenario_gets_the_defaults_of_the_contract() {
     assert_eq!((client.sync, client.depth, client.chain, client.after.as_deref()), (true, 0, false, None));
     assert_eq!((client.on_chain_error(), client.on_after_error()), (OnError::Fail, OnError::Run));
     assert_eq!((client.jitter, client.work.word(), client.fault), (0.0, "spin", None));
+    assert_eq!((client.working_set_kib, super::memory::pieces(client)), (0, (0, 0)));
     assert_eq!(scenario.instances[0].name, "a.0");
     assert_eq!(scenario.job_limit_ms(), 500);
 }

@@ -132,6 +132,8 @@ pub enum ClientError {
     Lease(PoolError),
     /// The address space could not be made.
     Vm(VmError),
+    /// A buffer of it could not.
+    Buffer(BufferError),
 }
 
 impl fmt::Display for ClientError {
@@ -141,6 +143,7 @@ impl fmt::Display for ClientError {
             Self::Refused(error) => error.fmt(f),
             Self::Lease(error) => error.fmt(f),
             Self::Vm(error) => error.fmt(f),
+            Self::Buffer(error) => error.fmt(f),
         }
     }
 }
@@ -158,6 +161,16 @@ impl From<VmError> for ClientError {
         match error {
             VmError::NoMemory(error) => Self::Refused(OpenError::OutOfMemory(error)),
             _ => Self::Vm(error),
+        }
+    }
+}
+
+impl From<BufferError> for ClientError {
+    fn from(error: BufferError) -> Self {
+        match error {
+            BufferError::Memory(error) => Self::Device(error.into()),
+            BufferError::Vm(error) => error.into(),
+            _ => Self::Buffer(error),
         }
     }
 }
