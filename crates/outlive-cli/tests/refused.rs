@@ -59,7 +59,8 @@ fn an_unknown_key() {
     refused(&format!("nmae = 1\n{HEAD}"), 1, &["unknown key `nmae`", "`run_for_ms`"]);
     refused(&format!("{HEAD}engine = 1\n"), 4, &["unknown key `engine` in [device]", "`engines`"]);
     refused(&format!("{HEAD}[scheduler]\nmood = 1\n"), 5, &["unknown key `mood` in [scheduler]", "`mode`"]);
-    refused_client("colour = 1\n", 7, &["unknown key `colour` in [[client]]", "`jitter`"]);
+    refused_client("colour = 1\n", 7, &["unknown key `colour` in [[client]]; expected `name`, ", "`jitter`"]);
+    refused_client("prority = \"high\"\n", 7, &["unknown key `prority` in [[client]]; expected `priority`, `name`, "]);
     refused_client(
         "fault = { evry = 1, kind = \"hang\" }\n",
         7,

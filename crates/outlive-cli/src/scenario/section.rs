@@ -53,7 +53,9 @@ impl<'a> Section<'a> {
             None => Ok(section),
             Some(key) => {
                 let what = format!("unknown key `{}` in {title}", key.get_ref());
-                let names: Vec<_> = known.iter().map(|name| (*name, ())).collect();
+                let mut names: Vec<_> = known.iter().map(|name| (*name, ())).collect();
+                // What was probably meant comes first.
+                names.sort_by_key(|(name, ())| changes(name, key.get_ref()).min(CHANGES_ALIKE + 1));
                 Err(source.error(key.span().start, what, one_of(&names)))
             }
         }
@@ -186,6 +188,25 @@ impl<'a> Section<'a> {
     }
 }
 
+/// Words that are no more changes apart are alike.
+const CHANGES_ALIKE: usize = 2;
+
+/// How many letters must be changed, put in or left out to make one word of the other.
+fn changes(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (place, letter) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = place + 1;
+        for (column, with) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *with);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
 fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -195,5 +216,18 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
         DeValue::Datetime(_) => "a date or time",
         DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::changes;
+
+    #[test]
+    fn changes_are_counted_by_letters() {
+        let cases = [("", "", 0), ("", "abc", 3), ("mode", "mood", 2), ("engine", "engines", 1), ("grün", "grun", 1)];
+        for (one, other, expected) in cases {
+            assert_eq!((changes(one, other), changes(other, one)), (expected, expected), "{one} {other}");
+        }
     }
 }
