@@ -227,12 +227,14 @@ impl<D: ImmediateDriver> Batch<D> for Own<D> {
         if touched {
             if let Err(error) = driver.flush(&vm.data) {
                 result = Err(error);
-                // Translations may lead to what has gone, so nothing that goes is free from now on.
-                core::mem::forget(VmUse::enter(vm));
-                vm.state.lock().quarantined += 1;
+                if !vm.device.shared.is_quiesced_for_good() {
+                    // Translations may lead to what has gone, so nothing that goes is free from now on.
+                    core::mem::forget(VmUse::enter(vm));
+                    vm.state.lock().quarantined += 1;
+                }
             }
         }
-        if result.is_err() {
+        if result.is_err() && !space.is_closed() {
             space.poison();
             vm.state.lock().poisoned = true;
         }

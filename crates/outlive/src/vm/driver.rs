@@ -65,7 +65,7 @@ pub trait ImmediateDriver: VmDriver {
     ///
     /// # Errors
     /// It cannot be done. The bind job fails with this, and the address space is poisoned; what was to be cleared is never
-    /// freed.
+    /// freed, unless the device is gone and was quiesced for good.
     fn bind(&self, cx: &mut BindCx<'_, Self>, step: &Step<&Self::Mapping>) -> Result<(), FenceError>;
 
     /// No translation that the steps before have taken away can be used once this returns. Called after the steps of a batch,
@@ -73,7 +73,7 @@ pub trait ImmediateDriver: VmDriver {
     ///
     /// # Errors
     /// It cannot be excluded. The bind job fails with this, the address space is poisoned, and nothing that leaves it is ever
-    /// freed.
+    /// freed, unless the device is gone and was quiesced for good.
     fn flush(&self, vm: &Self::Vm) -> Result<Flushed, FenceError>;
 }
 

@@ -13,6 +13,7 @@ use super::edit::{Edit, EditRefused};
 use super::locks::VmLocks;
 use super::look::{self, Look};
 use super::mode::{Immediate, Mode, Staged};
+use super::range::VaRange;
 use super::request::{PlanError, Request};
 use super::shared::{Parts, Sweep, VmInner, Whole};
 use super::space::{Geometry, Space, SpaceError};
@@ -230,6 +231,16 @@ impl<D: ImmediateDriver> Vm<D, Immediate> {
     #[track_caller]
     pub fn open(&self, bo: &D::Bo, data: impl FnOnce() -> D::VmBo) -> Result<VmBo<D>, VmError> {
         look::open(&self.vm, bo, data)
+    }
+
+    /// Requests may not touch `range` from now on: batches that were accepted before, and do, fail when they run. May block;
+    /// allocates, with the space given back.
+    ///
+    /// # Errors
+    /// [`VmError::Space`]: it is misaligned, outside, or in use. [`VmError::Refused`], [`VmError::NoMemory`].
+    #[track_caller]
+    pub fn reserve_range(&self, range: VaRange) -> Result<(), VmError> {
+        look::reserve_range(&self.vm, range)
     }
 
     /// Waits until nobody has the space, and takes it for a moment, to look at it or to change entries by hand (an eviction).

@@ -8,6 +8,7 @@ use super::edit::{Edit, EditRefused, list};
 use super::handle::VmError;
 use super::moment::Moment;
 use super::pairs::{BoFacts, OpenBo, PairInner};
+use super::range::VaRange;
 use super::shared::VmInner;
 use super::space::Space;
 use super::table::Table;
@@ -22,7 +23,8 @@ use core::ops::Deref;
 /// handle.
 ///
 /// Bind jobs may wait for it, so whoever has it waits for no fence, allocates nothing and submits nothing; debug builds report
-/// it. Its drop carries out what bind jobs have left there meanwhile.
+/// it. Its drop carries out what bind jobs have left there meanwhile: give locks back before that a driver's
+/// [`bind`](super::ImmediateDriver::bind) takes.
 #[must_use = "the moment ends when this is dropped"]
 pub struct Look<D: VmDriver> {
     moment: Moment<D>,
@@ -105,15 +107,20 @@ pub(super) fn open<D: VmDriver>(
     let made =
         Object::try_new(vm.hub(), |header| Ok::<_, VmError>(PairInner::new(header, id, facts, data, bo, vm.clone())));
     let listed = made.and_then(|pair| list(vm, &pair).map(|()| pair));
-    let mut moment = Moment::wait(vm)?;
-    let body = moment.body_mut();
-    let pair = match listed {
-        Ok(pair) => pair,
-        Err(error) => {
-            body.space.store.bos.give_back(id);
+    // None if the driver's code above took the space and forgot that: then the place is lost, and the pair leaves its list.
+    let moment = Moment::in_line(vm);
+    let (mut moment, pair) = match (moment, listed) {
+        (Some(moment), Ok(pair)) => (moment, pair),
+        (None, Ok(pair)) => {
+            vm.state.lock().unlist(&pair);
+            return Err(EditRefused::WouldDeadlock.into());
+        }
+        (moment, Err(error)) => {
+            moment.into_iter().for_each(|mut moment| moment.body_mut().space.store.bos.give_back(id));
             return Err(error);
         }
     };
+    let body = moment.body_mut();
     if body.space.is_closed() || body.space.store.bos.set(id, OpenBo::new(&pair)).is_err() {
         vm.state.lock().unlist(&pair);
         body.space.store.bos.give_back(id);
@@ -141,4 +148,13 @@ fn make_room<D: VmDriver>(vm: &Object<VmInner<D>>) -> Result<(), VmError> {
         Moment::wait(vm)?.body_mut().table.move_to(&mut wider);
     }
     Ok(())
+}
+
+/// Reserves a range, with memory for it asked for beside the space.
+pub(super) fn reserve_range<D: VmDriver>(vm: &Object<VmInner<D>>, range: VaRange) -> Result<(), VmError> {
+    let _turn = Edit::begin(vm)?;
+    let mut wider = HeapVec::new();
+    let reserved = Moment::wait(vm)?.body().space.reserved_count();
+    try_reserve(&mut wider, reserved + 1)?;
+    Moment::wait(vm)?.body_mut().space.reserve_range_in(range, &mut wider).map_err(VmError::Space)
 }

@@ -105,18 +105,43 @@ impl<V, M> Space<V, M> {
     /// # Errors
     /// It is misaligned, outside, or in use; or no memory.
     pub fn reserve_range(&mut self, range: VaRange) -> Result<(), SpaceError> {
+        self.check_reserve(range)?;
+        try_reserve(&mut self.reserved, 1).map_err(SpaceError::NoMemory)?;
+        self.insert_reserved(range);
+        Ok(())
+    }
+
+    /// As [`Space::reserve_range`], in the memory of `wider`, which is empty, has room for one more than there are, and has the
+    /// old memory then. Allocates nothing, frees nothing.
+    pub(super) fn reserve_range_in(&mut self, range: VaRange, wider: &mut HeapVec<VaRange>) -> Result<(), SpaceError> {
+        self.check_reserve(range)?;
+        wider.append(&mut self.reserved);
+        core::mem::swap(&mut self.reserved, wider);
+        self.insert_reserved(range);
+        Ok(())
+    }
+
+    /// How many ranges are reserved.
+    pub(super) fn reserved_count(&self) -> usize {
+        self.reserved.len()
+    }
+
+    /// There is room.
+    fn insert_reserved(&mut self, range: VaRange) {
+        let at = self.reserved.partition_point(|before| before.base() < range.base());
+        self.reserved.insert(at, range);
+    }
+
+    fn check_reserve(&self, range: VaRange) -> Result<(), SpaceError> {
         VaRange::new(range.base(), range.len(), self.page).map_err(SpaceError::Range)?;
         if !self.range.contains(range) {
             return Err(SpaceError::Outside { range, space: self.range });
         }
         let mapped = self.store.range(self.store.find_from(range.base())).filter(|by| by.overlaps(range));
-        if let Some(by) = self.reserved_in(range).or(mapped) {
-            return Err(SpaceError::InUse { by });
+        match self.reserved_in(range).or(mapped) {
+            Some(by) => Err(SpaceError::InUse { by }),
+            None => Ok(()),
         }
-        try_reserve(&mut self.reserved, 1).map_err(SpaceError::NoMemory)?;
-        let at = self.reserved.partition_point(|before| before.base() < range.base());
-        self.reserved.insert(at, range);
-        Ok(())
     }
 
     /// No request may bring the number of mappings above `limit`; those that do not add any are always taken.

@@ -83,16 +83,22 @@ fn clear<D: ImmediateDriver>(vm: &Object<VmInner<D>>, mut moment: Moment<D>, to_
         let unmapped = slice(vm, &moment, &to_clear, &mut at);
         drop(moment);
         match unmapped {
-            Err(_) => return,
+            Err(_) => return give_up(to_clear),
             Ok(()) if at.is_done() => break,
             Ok(()) => {}
         }
         let Some(again) = Moment::in_line(vm) else { return };
         moment = again;
     }
-    if let Ok(flushed) = vm.device.driver.flush(&vm.data) {
-        to_clear.cleared(flushed);
+    match vm.device.driver.flush(&vm.data) {
+        Ok(flushed) => to_clear.cleared(flushed),
+        Err(_) => give_up(to_clear),
     }
+}
+
+/// It could not be cleared: never free, unless the device is gone and can make no DMA.
+fn give_up<D: ImmediateDriver>(to_clear: ToClear<D>) {
+    drop(to_clear.quiesced());
 }
 
 /// How far the driver has come.

@@ -1,8 +1,8 @@
 //! What ends between a batch's acceptance and its run, or while jobs use what it takes out.
 
-use super::gpu::{Gpu, Kind, Rig, signalling, unmap};
+use super::gpu::{Gpu, Kind, PAGE, Rig, signalling, unmap};
 use super::{OK, ranges};
-use outlive::vm::{EditRefused, Flushed, Rule, VmBo, VmError};
+use outlive::vm::{EditRefused, Flushed, Rule, SpaceError, VaRange, VmBo, VmError};
 use outlive::{Dependency, FenceContext, FenceError, Names, OnError, QueueConfig, Status};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -191,6 +191,89 @@ fn a_pair_says_how_its_address_space_is_changed() {
     }
     drop((vm, pair));
     rig.all_gone();
+}
+
+/// A driver that panics in a step: whoever has called it sees that; the space is there, poisoned, and all is freed.
+#[test]
+fn a_driver_that_panics_poisons_and_leaves_the_space() {
+    let rig = Rig::new();
+    let (vm, pair) = rig.opened(8);
+    assert_eq!(rig.bind(&vm, &[rig.map(&pair, 0, 4)]).finished().status(), OK);
+    let left = rig.accept(vm.prepare(&[rig.map(&pair, 6, 2)]).unwrap(), Vec::new());
+    let next = rig.accept(vm.prepare(&[unmap(0, 1)]).unwrap(), Vec::new());
+    let mut jobs = Vec::with_capacity(2);
+    let look = vm.look().unwrap();
+    rig.device.driver().panics.store(true, SeqCst);
+    jobs.extend([left.commit(), next.commit()]);
+    rig.executor.step();
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(look)));
+    assert!(caught.is_err());
+    rig.device.driver().panics.store(false, SeqCst);
+    rig.idle();
+    assert!(vm.status().poisoned && matches!(jobs[0].finished().status(), Status::Signaled(Err(_))));
+    assert_eq!(jobs[1].finished().status(), OK, "one that only unmaps is carried out after it");
+    assert_eq!(rig.bind(&vm, &[unmap(0, 8)]).finished().status(), OK);
+    assert!(vm.look().unwrap().is_empty() && vm.data().pages().is_empty());
+    drop((vm, pair));
+    rig.idle();
+    assert_eq!((rig.books.of(Kind::Vm), rig.books.of(Kind::Buffer), rig.books.of(Kind::Room)), (0, 0, 0));
+}
+
+/// Entries of a device that is gone for good need not be cleared.
+#[test]
+fn what_cannot_be_cleared_is_free_once_the_device_is_gone() {
+    for gone in [true, false] {
+        let rig = Rig::new();
+        let (vm, pair) = rig.opened(8);
+        assert_eq!(rig.bind(&vm, &[rig.map(&pair, 0, 8)]).finished().status(), OK);
+        if gone {
+            rig.device.unplug();
+            rig.idle();
+        }
+        rig.device.driver().fails_in.store(1, SeqCst);
+        let drained = vm.drained();
+        drop((vm, pair));
+        rig.idle();
+        assert_eq!((drained.is_drained(), rig.books.of(Kind::Mapping)), (gone, isize::from(!gone)));
+    }
+}
+
+#[test]
+fn a_range_that_is_reserved_is_not_mapped() {
+    let rig = Rig::new();
+    let (vm, pair) = rig.opened(8);
+    let (gate, after) = gate(&rig);
+    let page = |at: u64| VaRange::new(at * PAGE, PAGE, PAGE).unwrap();
+    let job = rig.submit(vm.prepare(&[rig.map(&pair, 3, 1)]).unwrap(), after);
+    for at in [5, 1, 3, 7] {
+        vm.reserve_range(page(at)).unwrap();
+    }
+    assert_eq!(vm.reserve_range(page(3)).unwrap_err(), VmError::Space(SpaceError::InUse { by: page(3) }));
+    let refused = vm.prepare(&[rig.map(&pair, 2, 1), rig.map(&pair, 4, 2)]).unwrap_err();
+    assert!(matches!(refused, VmError::Plan(error) if error.request == 1));
+    gate.signal(Ok(()));
+    rig.idle();
+    assert_eq!(job.finished().status(), Status::Signaled(Err(FenceError::Canceled)));
+    drop((vm, pair));
+    rig.all_gone();
+}
+
+/// A driver's code that takes the space and forgets that costs its address space, and nothing else.
+#[test]
+fn a_look_that_is_forgotten_while_a_buffer_is_opened_is_no_harm_to_others() {
+    let rig = Rig::new();
+    let (vm, pair) = rig.opened(8);
+    let buffer = rig.external(1);
+    let opened = vm.open(&buffer, || {
+        std::mem::forget(vm.look());
+        rig.room()
+    });
+    assert_eq!(opened.unwrap_err(), VmError::Refused(EditRefused::WouldDeadlock));
+    assert_eq!(vm.status().external, 0);
+    assert_eq!(VmBo::all(&rig.device, &buffer).unwrap().len(), 0);
+    while outlive::check::take_report().is_some() {}
+    drop((vm, pair, buffer));
+    rig.idle();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use outlive::vm::{
 };
 use outlive::{
     Completion, Dependency, Device, Driver, Executor, FenceError, JobCx, JobFences, JobQueue, QueueConfig, Reserved,
-    Status, check,
+    ResetToken, Status, check,
 };
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering::SeqCst};
@@ -157,6 +157,7 @@ pub(crate) struct Gpu {
     /// Steps until one fails; none if zero.
     pub(crate) fails_in: AtomicUsize,
     pub(crate) flush_fails: AtomicBool,
+    pub(crate) panics: AtomicBool,
     pub(crate) steps: AtomicUsize,
     held: Mutex<Vec<Completion>>,
 }
@@ -171,6 +172,10 @@ impl Driver for Gpu {
 
     fn run(&self, _cx: &mut JobCx<'_, Self>, done: Completion) {
         self.held.lock().unwrap().push(done);
+    }
+
+    fn unplug(&self, token: ResetToken) {
+        token.quiesced();
     }
 }
 
@@ -188,6 +193,7 @@ impl ImmediateDriver for Gpu {
         if self.fails_in.load(SeqCst) > 0 && self.fails_in.fetch_sub(1, SeqCst) == 1 {
             return Err(FAULT);
         }
+        assert!(!self.panics.load(SeqCst), "on purpose");
         self.steps.fetch_add(1, SeqCst);
         let range = step.changes();
         let (bo, pair) = cx.bo(step.source()).unzip();
@@ -238,6 +244,7 @@ impl Rig {
         let gpu = Gpu {
             fails_in: AtomicUsize::new(0),
             flush_fails: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
             steps: AtomicUsize::new(0),
             held: Mutex::new(Vec::with_capacity(16)),
         };
