@@ -87,7 +87,7 @@ Exit code 1 if a line was refused, 2 if one cannot be read.
 Examples:
   outlive vm replay script.txt                  what a driver would be told, a line of JSON for each line
   outlive vm replay script.txt --page-tables    and what its page tables would hold
-  printf 'space 0x0 0x10000\nmap 0x0 0x4000 sparse\nunmap 0x1000 0x1000\n' | outlive vm replay /dev/stdin";
+  printf 'space 0x0 0x10000\\nmap 0x0 0x4000 sparse\\nunmap 0x1000 0x1000\\n' | outlive vm replay /dev/stdin";
 
 /// Headings of `--help`.
 const HOW: &str = "How it runs";

@@ -112,7 +112,7 @@ close-bo b
     let held = page_tables(script);
     assert_eq!(held.len(), 3, "two dumps, and the end");
     assert_eq!(held[0], r#"[{"va":"0x200000","len":"0x400000","page":"0x200000","bo":"a","offset":"0x0"}]}"#);
-    let after = r#"[{"va":"0x200000","len":"0x10000","page":"0x10000","bo":"a","offset":"0x0"},{"va":"0x210000","len":"0x3000","page":"0x1000","bo":"a","offset":"0x10000"},{"va":"0x214000","len":"0xc000","page":"0x1000","bo":"a","offset":"0x14000"},{"va":"0x220000","len":"0x1e0000","page":"0x10000","bo":"a","offset":"0x20000"},{"va":"0x400000","len":"0x200000","page":"0x200000","bo":"a","offset":"0x200000"},{"va":"0x800000","len":"0x10000","page":"0x10000","bo":"b","offset":"0x0"},{"va":"0x810000","len":"0x10000","page":"0x10000","bo":"b","offset":"0x0"}]}"#;
+    let after = r#"[{"va":"0x200000","len":"0x10000","page":"0x10000","bo":"a","offset":"0x0"},{"va":"0x210000","len":"0x3000","page":"0x1000","bo":"a","offset":"0x10000"},{"va":"0x214000","len":"0xc000","page":"0x1000","bo":"a","offset":"0x14000"},{"va":"0x220000","len":"0x1e0000","page":"0x10000","bo":"a","offset":"0x20000"},{"va":"0x400000","len":"0x200000","page":"0x200000","bo":"a","offset":"0x200000"},{"va":"0x800000","len":"0x20000","page":"0x10000","bo":"b","offset":"0x0","repeat":"0x10000"}]}"#;
     assert_eq!(held[1], after);
     let end = r#"[{"va":"0x200000","len":"0x10000","page":"0x10000","bo":"a","offset":"0x0"},{"va":"0x210000","len":"0x10000","page":"0x1000","bo":"a","offset":"0x10000"},{"va":"0x400000","len":"0x200000","page":"0x200000","bo":"a","offset":"0x200000","read_only":true}]}"#;
     assert_eq!(held[2], end);
@@ -145,6 +145,20 @@ protect 0x0 0x8000000000 read-only
         r#"{"va":"0xffffffc00000","len":"0x400000","page":"0x200000","bo":"a","offset":"0x0"}"#,
     ];
     assert_eq!(held[1], format!("[{}]}}", end.join(",")));
+}
+
+/// The script that comes with the command, whose lines the README shows.
+#[test]
+fn the_script_of_a_sparse_texture() {
+    let output = replay_with(include_str!("../../../scenarios/vm/sparse-texture.txt"), &["--page-tables"]);
+    assert_eq!((output.status.code(), text(output.stderr)), (Some(0), String::new()));
+    let golden = include_str!("golden/vm-sparse-texture.jsonl");
+    assert_eq!(text(output.stdout), golden);
+    let readme = include_str!("../../../README.md");
+    for shown in readme.lines().filter(|line| line.starts_with("{\"line\":")) {
+        assert!(golden.lines().any(|line| line == shown), "the README shows {shown}");
+    }
+    assert_eq!(readme.matches("\n{\"line\":").count(), 2);
 }
 
 /// What the device cannot do is refused; what the command prints without it stays the same.

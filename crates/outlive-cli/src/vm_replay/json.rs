@@ -48,6 +48,9 @@ pub(super) struct Pages {
     bo: Option<String>,
     #[serde(serialize_with = "as_hex")]
     offset: u64,
+    /// They come again and again: so long is what does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeat: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
     read_only: bool,
 }
@@ -55,7 +58,7 @@ pub(super) struct Pages {
 impl Pages {
     pub(super) fn new(first: Page, bo: Option<String>) -> Self {
         let Page { va, page, offset, read_only } = first;
-        Self { va, len: page, page, bo, offset: offset.unwrap_or(0), read_only }
+        Self { va, len: page, page, bo, offset: offset.unwrap_or(0), repeat: None, read_only }
     }
 
     /// Takes a page of the same BO, or a sparse one, in that goes on from these.
@@ -67,6 +70,27 @@ impl Pages {
             self.len += next.page;
         }
         goes_on && alike
+    }
+
+    /// Folds pages that come again right behind themselves into one, also the start of them at the end.
+    pub(super) fn fold(all: Vec<Self>) -> Vec<Self> {
+        let mut folded: Vec<Self> = Vec::new();
+        let mut window = 0;
+        for next in all {
+            if let Some(last) = folded.last_mut() {
+                let alike = (last.page, last.offset, last.read_only) == (next.page, next.offset, next.read_only);
+                let again = alike && last.bo == next.bo && next.bo.is_some();
+                let whole = (last.len).is_multiple_of(window) && next.len <= window;
+                if again && whole && next.va == last.va + last.len {
+                    last.len += next.len;
+                    last.repeat = Some(hex(window));
+                    continue;
+                }
+            }
+            window = next.len;
+            folded.push(next);
+        }
+        folded
     }
 }
 

@@ -28,7 +28,6 @@ pub fn run(path: &Path, page_tables: bool) -> Result<Exit, Stop> {
     let script = script::Script::parse(&file, &text)?;
     let tables = page_tables.then(|| tables::Tables::new(tables::TABLE_BYTES)).transpose();
     let tables = tables.map_err(|error| Stop::bad_input(error.to_string()))?;
-    let (printed, refused) = replay::replay(&script, tables);
-    output::print(&printed)?;
+    let refused = replay::replay(&script, tables, replay::MAPPINGS_MAX, &mut output::print)?;
     Ok(if refused == 0 { Exit::Ok } else { Exit::Failed })
 }

@@ -9,17 +9,27 @@ use outlive::vm::{
 use super::json;
 use super::script::{Behind, Change, Line, Script};
 use super::tables::Tables;
+use crate::error::Stop;
 
 /// The page size of a script that says none.
 const PAGE: u64 = 0x1000;
+/// Mappings, in a replay.
+pub(super) const MAPPINGS_MAX: usize = 10_000_000;
+/// Bytes that are printed at once.
+const PRINTED_MAX: usize = 1 << 16;
 
 /// A BO is kept with its name.
 type Vm = Space<String>;
 
-/// What `script` prints, and how many of its lines were refused. With `tables`, a device's page tables follow it, and are
-/// printed with each dump and at the end.
-pub(super) fn replay(script: &Script, tables: Option<Tables>) -> (String, usize) {
-    let mut replay = Replay { space: None, bos: BTreeMap::new(), tables };
+/// Prints what `script` comes to, and says how many of its lines were refused. With `tables`, a device's page tables follow it, and
+/// are printed with each dump and at the end. No more than `mappings_max` are taken.
+pub(super) fn replay(
+    script: &Script,
+    tables: Option<Tables>,
+    mappings_max: usize,
+    print: &mut impl FnMut(&str) -> Result<(), Stop>,
+) -> Result<usize, Stop> {
+    let mut replay = Replay { space: None, bos: BTreeMap::new(), tables, mappings_max };
     let (mut printed, mut refused) = (String::new(), 0);
     for (at, (number, line)) in script.lines.iter().enumerate() {
         let is_dump = matches!(line, Line::Dump);
@@ -37,8 +47,13 @@ pub(super) fn replay(script: &Script, tables: Option<Tables>) -> (String, usize)
         {
             json::page_tables(&mut printed, *number, &tables.held(&names(space)));
         }
+        if printed.len() >= PRINTED_MAX {
+            print(&printed)?;
+            printed.clear();
+        }
     }
-    (printed, refused)
+    print(&printed)?;
+    Ok(refused)
 }
 
 /// What a line that was carried out has to say.
@@ -68,6 +83,7 @@ struct Replay {
     bos: BTreeMap<String, BoId>,
     /// A device's, if wanted.
     tables: Option<Tables>,
+    mappings_max: usize,
 }
 
 impl Replay {
@@ -114,7 +130,8 @@ impl Replay {
 
     /// An empty space, if a device that is to follow can.
     fn made(&self, geometry: Geometry) -> Result<Vm, Refused> {
-        let space = Vm::new(geometry).map_err(refuse)?;
+        let mut space = Vm::new(geometry).map_err(refuse)?;
+        space.set_limit(self.mappings_max);
         if self.tables.is_some() {
             Tables::check(&space).map_err(refuse)?;
         }

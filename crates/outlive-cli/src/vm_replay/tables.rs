@@ -123,7 +123,7 @@ impl Tables {
         self.space.map_run(&mut self.memory, Va(va), (first, pages), to).map_err(Unheld::Map)
     }
 
-    /// What the device holds, ascending; pages alike that go on from each other as one.
+    /// What the device holds, ascending; pages alike that go on from each other as one, and those of a window that is repeated.
     pub(super) fn held(&self, name: &impl Fn(BoId) -> String) -> Vec<json::Pages> {
         let mut all: Vec<json::Pages> = Vec::new();
         let mut last_bo = None;
@@ -146,7 +146,7 @@ impl Tables {
                 last_bo = Some(bo);
             }
         }
-        all
+        json::Pages::fold(all)
     }
 }
 

@@ -7,8 +7,17 @@ use super::tables::Tables;
 const HEAD: &str = "space 0x0 0x1000000000000\n";
 
 fn printed(text: &str) -> (String, usize) {
+    printed_by(text, None, 1000)
+}
+
+fn printed_by(text: &str, tables: Option<Tables>, mappings_max: usize) -> (String, usize) {
     let script = Script::parse("s.txt", text).map_err(|error| error.to_string());
-    replay(&script.unwrap(), None)
+    let mut printed = String::new();
+    let refused = replay(&script.unwrap(), tables, mappings_max, &mut |text| {
+        printed.push_str(text);
+        Ok(())
+    });
+    (printed, refused.map_err(|_| "not printed").unwrap())
 }
 
 /// `lines` after a head of one line print `wanted`, with nothing refused.
@@ -242,11 +251,49 @@ map 0x300000 0x1000 sparse
 map 0x8000000000 0x40000000 a 0x1000
 end
 ";
-    let parsed = Script::parse("s.txt", &format!("{HEAD}{script}")).map_err(|error| error.to_string());
-    let (printed, refused) = replay(&parsed.unwrap(), Some(Tables::new(1 << 20).unwrap()));
+    let (printed, refused) = printed_by(&format!("{HEAD}{script}"), Some(Tables::new(1 << 20).unwrap()), 1000);
     let end: Vec<_> = printed.lines().skip(1).collect();
     let held = r#"[{"va":"0x200000","len":"0x200000","page":"0x200000","bo":"a","offset":"0x0"}]"#;
     let why = "the simulated device has no memory for more page tables";
     assert_eq!(end, [format!(r#"{{"line":8,"error":"{why}"}}"#), format!(r#"{{"line":9,"page_tables":{held}}}"#)]);
     assert_eq!(refused, 1);
+}
+
+/// A batch that would be too many changes nothing; what makes room goes on.
+#[test]
+fn no_more_mappings_than_the_cap() {
+    let script = format!(
+        "{HEAD}batch\nmap 0x0 0x1000 sparse\nmap 0x2000 0x1000 sparse\nmap 0x4000 0x1000 sparse\nend\nmap 0x0 0x3000 sparse\nunmap 0x1000 0x1000\nunmap 0x0 0x1000\ndump\n"
+    );
+    let (printed, refused) = printed_by(&script, None, 2);
+    assert_eq!(refused, 1, "{printed}");
+    assert!(printed.starts_with("{\"line\":5,\"error\":\"more than 2 mappings"), "{printed}");
+    assert!(
+        printed.ends_with("\"mappings\":[{\"va\":\"0x2000\",\"len\":\"0x1000\",\"bo\":null,\"offset\":\"0x0\"}]}\n"),
+        "{printed}"
+    );
+}
+
+/// What is long is printed in pieces, whole.
+#[test]
+fn long_output_is_whole() {
+    let lines: String = (0..2000).map(|at| format!("map {:#x} 0x1000 sparse\n", at * 0x2000)).collect();
+    let (printed, refused) = printed_by(&format!("{HEAD}{lines}"), None, 5000);
+    assert_eq!((refused, printed.lines().count()), (0, 2000));
+    assert!(printed.len() > 1 << 17 && printed.lines().all(|line| line.starts_with('{') && line.ends_with('}')));
+}
+
+/// A window's pages are printed once.
+#[test]
+fn a_repeated_window_is_one_entry_of_the_page_tables() {
+    let script = "bo a 0x10000\nmap 0x4000 0x8000 a 0x0 repeat=0x2000\nunmap 0x4000 0x1000\nunmap 0xb000 0x1000\nmap 0x20000 0x1000 a 0x0\nmap 0x21000 0x1000 a 0x0 read-only\n";
+    let (printed, _) = printed_by(&format!("{HEAD}{script}"), Some(Tables::new(1 << 20).unwrap()), 1000);
+    let held = [
+        r#"{"va":"0x5000","len":"0x1000","page":"0x1000","bo":"a","offset":"0x1000"}"#,
+        r#"{"va":"0x6000","len":"0x5000","page":"0x1000","bo":"a","offset":"0x0","repeat":"0x2000"}"#,
+        r#"{"va":"0x20000","len":"0x1000","page":"0x1000","bo":"a","offset":"0x0"}"#,
+        r#"{"va":"0x21000","len":"0x1000","page":"0x1000","bo":"a","offset":"0x0","read_only":true}"#,
+    ];
+    let end = printed.lines().last().unwrap();
+    assert_eq!(end, format!(r#"{{"line":7,"page_tables":[{}]}}"#, held.join(",")));
 }
