@@ -179,6 +179,41 @@ fn binds_and_jobs_go_in_order_through_their_fences() {
     assert!(audit.is_clean(), "{audit:#?}");
 }
 
+/// Two bind queues of one address space: what they change of the same addresses they change in order, the rest as it comes.
+#[test]
+fn binds_of_two_queues_at_the_same_addresses_go_in_order() {
+    let host = host(8);
+    let owner = Owner::new(&host, MIB, &[]);
+    let Owner { client, vm, bo, .. } = &owner;
+    let other = SimVm::new(client).unwrap();
+    let second = vm.local(MIB).unwrap();
+    let open = vm.open(&second).unwrap();
+    let slow = client.submit(JobSpec::spin(5 * MS)).unwrap().fences;
+    let at = 4 * MIB;
+    let first = vm.bind(&[map(vm, bo, at, MIB)], vec![Dependency::from(slow.finished())]).unwrap();
+    let later = other.bind(&[map(vm, &second, at + MIB / 2, MIB)], Vec::new()).unwrap();
+    let beside = SimVm::new(client).unwrap().bind(&[map(vm, &second, 8 * MIB, MIB)], Vec::new()).unwrap();
+    host.run_for(MS);
+    assert!(beside.finished().is_signaled() && !later.finished().is_signaled() && !first.finished().is_signaled());
+    // Nor can it be changed at once.
+    match other.change(&[Request::Unmap { va: VM_START + at + MIB, len: PAGE }]) {
+        Err(SimVmError::Busy(change)) => assert!(host.run_while_waiting(NEVER, || change.is_signaled())),
+        changed => panic!("behind the back of a bind: {changed:?}"),
+    }
+    assert!(first.finished().is_signaled() && later.finished().is_signaled());
+    assert_eq!([&first, &later].map(|job| job.finished().status()), [Status::Signaled(Ok(())); 2]);
+    for (va, buffer) in [(at, bo), (at + MIB / 2, &second), (at + MIB, &second)] {
+        let before = buffer.read();
+        let work = Work::Store(0x00c0_ffee);
+        let job = vm.submit(client, JobSpec::new(MS, work), VM_START + va, work.data_bytes()).unwrap();
+        assert!(host.run_while_waiting(NEVER, || job.retired().is_signaled()));
+        assert!(buffer.read() != before, "{va:#x} leads elsewhere");
+    }
+    drop((other, open, second, owner));
+    let audit = finish(host);
+    assert!(audit.is_clean(), "{audit:#?}");
+}
+
 /// A client dies with a bind that waits, a bind that was cancelled, jobs on the hardware and jobs behind them.
 #[test]
 fn a_client_killed_in_mid_bind_leaves_no_page_mapped_and_no_byte() {

@@ -69,6 +69,7 @@ mod recover;
 mod room;
 mod space;
 mod tables;
+mod under_way;
 mod unit;
 mod vm_client;
 mod vm_immediate;

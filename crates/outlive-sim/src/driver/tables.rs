@@ -17,6 +17,7 @@ use outlive::vm::{
 use super::bo::{Opening, SimBo};
 use super::hardware::SimDriver;
 use super::space::{Place, Space};
+use super::under_way::UnderWay;
 use crate::gpu::{AddressSpace, MapError, Memory, MemoryError, PAGE_BYTES, PageId, Protection, Va, block_of};
 
 /// The device does not cache what this mapping says.
@@ -52,6 +53,7 @@ pub struct SimTables {
     space: Arc<Space>,
     /// Tables that changes under way may need, in these page tables.
     promised: Arc<AtomicUsize>,
+    under_way: UnderWay,
     skips_flushes: AtomicBool,
     forgets_entries: AtomicBool,
 }
@@ -59,7 +61,8 @@ pub struct SimTables {
 impl SimTables {
     pub(crate) fn new(space: Arc<Space>) -> Self {
         let (skips_flushes, forgets_entries) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { space, promised: Arc::new(AtomicUsize::new(0)), skips_flushes, forgets_entries }
+        let promised = Arc::new(AtomicUsize::new(0));
+        Self { space, promised, under_way: UnderWay::default(), skips_flushes, forgets_entries }
     }
 
     /// For another address space of the library with entries in the same page tables, elsewhere.
@@ -69,6 +72,11 @@ impl SimTables {
 
     pub(crate) const fn space(&self) -> &Arc<Space> {
         &self.space
+    }
+
+    /// What binds still change.
+    pub(crate) const fn under_way(&self) -> &UnderWay {
+        &self.under_way
     }
 
     /// Test only: commits a driver's bug, flushing nothing any more.

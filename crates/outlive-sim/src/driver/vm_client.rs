@@ -225,11 +225,15 @@ impl SimVm {
     /// Changes the address space and its page tables, all or nothing, and flushes. What is unmapped must not be in use.
     ///
     /// # Errors
-    /// [`SimVmError`].
+    /// [`SimVmError::Busy`]: a bind is still to change the same addresses. [`SimVmError`].
     pub fn change(&self, requests: &[Request]) -> Result<(), SimVmError> {
         of_users(requests)?;
         let mut edit = self.vm.edit()?;
         let plan = edit.plan(requests)?;
+        let ranges: Vec<_> = plan.steps().iter().map(Step::changes).collect();
+        if let Some(change) = self.vm.data().under_way().touching(&ranges).pop() {
+            return Err(SimVmError::Busy(change));
+        }
         let promised = self.vm.data().promise(&plan)?;
         let applied = plan.apply(&mut self.vm.data());
         self.vm.data().keep_promise(promised);
@@ -238,12 +242,13 @@ impl SimVm {
         Ok(())
     }
 
-    /// Changes the address space now and its page tables in a job of the bind queue, after `after`. The buffers that it maps are
-    /// resident until then: it hangs on their reservations.
+    /// Changes the address space now and its page tables in a job of the bind queue, after `after`, and after what other bind
+    /// queues still change of the same addresses. The buffers that it maps are resident until then: it hangs on their
+    /// reservations.
     ///
     /// # Errors
     /// [`SimVmError`].
-    pub fn bind(&self, requests: &[Request], after: Vec<Dependency>) -> Result<JobFences, SimVmError> {
+    pub fn bind(&self, requests: &[Request], mut after: Vec<Dependency>) -> Result<JobFences, SimVmError> {
         of_users(requests)?;
         let mut edit = self.vm.edit()?;
         let plan = RefCell::new(Some(edit.plan(requests)?));
@@ -257,6 +262,8 @@ impl SimVm {
                     Step::Unmap { .. } | Step::Remap { .. } => None,
                 };
                 let bos = plan.steps().iter().map(bo).collect();
+                let ranges: Vec<_> = plan.steps().iter().map(Step::changes).collect();
+                after.extend(self.vm.data().under_way().touching(&ranges).into_iter().map(Dependency::from));
                 let reserved = self.binder.reserve_after(BindJob::new(), after);
                 let mut reserved = reserved.map_err(|refused| {
                     self.vm.data().keep_promise(promised);
@@ -264,6 +271,7 @@ impl SimVm {
                 })?;
                 reserved.bind(Change::Staged(binder::Staged::new(plan.commit(), bos, promised)));
                 let fences = reserved.commit();
+                self.vm.data().under_way().add(ranges, &fences.retired().into_fence());
                 for slot in slots {
                     sealed.add(slot, Usage::Kernel, &fences.retired());
                 }
