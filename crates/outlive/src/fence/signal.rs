@@ -179,10 +179,21 @@ impl Fence {
 
     /// The signal. Called once, by whoever the producer's own state machine chose; a second call changes nothing.
     pub(crate) fn signal(&self, result: Result<(), FenceError>, at: Time, hub: &Ref<Hub>) {
+        self.signal_unless(SIGNALED, result, at, hub);
+    }
+
+    /// The signal, if there is nothing more to it than to say so, so that locks may be held. False: somebody waits, or has;
+    /// then nothing was done.
+    pub(crate) fn signal_unwatched(&self, result: Result<(), FenceError>, at: Time, hub: &Ref<Hub>) -> bool {
+        self.signal_unless(SIGNALED | WAITERS, result, at, hub)
+    }
+
+    /// The signal, unless the word has one of the bits of `unless`; false if it has.
+    fn signal_unless(&self, unless: u32, result: Result<(), FenceError>, at: Time, hub: &Ref<Hub>) -> bool {
         if sabotage::is(Sabotage::SkipSignal) {
-            return;
+            return true;
         }
-        let Some(seen) = self.mark(result, at) else { return };
+        let Some(seen) = self.mark(result, at, unless) else { return false };
         check::signaled(self);
         if seen & WAITERS != 0 {
             self.act_on_waiters(hub);
@@ -192,19 +203,20 @@ impl Fence {
             self.state().time.store(at.as_ns() + 1, Ordering::Relaxed);
             hub.trace(|| Event::FenceSignaled { fence: self.id(), result });
         }
+        true
     }
 
     /// The signal of a fence that nobody but its maker has seen.
     pub(super) fn signal_unseen(&self, result: Result<(), FenceError>, at: Time) {
-        let seen = self.mark(result, at);
+        let seen = self.mark(result, at, SIGNALED);
         debug_assert!(seen.is_some_and(|seen| seen & WAITERS == 0), "a fence had waiters before it was given out");
     }
 
-    /// Sets the result; the word from before, unless there was a result already.
-    fn mark(&self, result: Result<(), FenceError>, at: Time) -> Option<u32> {
+    /// Sets the result; the word from before, unless that had one of the bits of `unless`.
+    fn mark(&self, result: Result<(), FenceError>, at: Time, unless: u32) -> Option<u32> {
         let state = self.state();
         let mut seen = state.word.load(Ordering::Relaxed);
-        if seen & SIGNALED != 0 {
+        if seen & unless != 0 {
             return None;
         }
         // ORDERING: before `SIGNALED`, whose Release publishes it. A deadline's exchange cannot come after it and have read
@@ -222,6 +234,7 @@ impl Fence {
             // ORDERING: Release publishes time stamp and work; Acquire sees what registrations did before `WAITERS`.
             match state.word.compare_exchange_weak(seen, seen | bits | done, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return Some(seen),
+                Err(now) if now & unless != 0 => return None,
                 Err(now) => seen = now,
             }
         }

@@ -291,29 +291,36 @@ impl Fence {
     /// The block of `header` was not freed, and one count on it is the caller's to give back.
     pub(crate) unsafe fn release(header: NonNull<Header>) {
         // SAFETY: passed on.
-        if unsafe { Self::give_back(header) } {
+        unsafe { Self::release_many(header, 1) };
+    }
+
+    /// # Safety
+    /// As for [`Fence::release`], and `counts` are the caller's, at least one.
+    pub(crate) unsafe fn release_many(header: NonNull<Header>, counts: u32) {
+        // SAFETY: passed on.
+        if unsafe { Self::give_back(header, counts) } {
             // SAFETY: the last count.
             unsafe { free_block(header) };
         }
     }
 
-    /// Gives a count back; true if it was the last: the block is the caller's to free then.
+    /// Gives counts back; true if they were the last: the block is the caller's to free then.
     ///
     /// # Safety
-    /// As for [`Fence::release`].
-    pub(super) unsafe fn give_back(header: NonNull<Header>) -> bool {
+    /// As for [`Fence::release_many`].
+    pub(super) unsafe fn give_back(header: NonNull<Header>, counts: u32) -> bool {
         // SAFETY: the caller's promise.
         let refs = unsafe { &header.as_ref().refs };
         // ORDERING: Release pairs with the Acquire load below, a load because ThreadSanitizer knows no fences.
-        let before = refs.fetch_sub(1, Ordering::Release);
+        let before = refs.fetch_sub(counts, Ordering::Release);
         if before >= REFS_MAX {
             refs.store(REFS_MAX, Ordering::Relaxed);
             return false;
         }
-        if before == 1 {
+        if before == counts {
             refs.load(Ordering::Acquire);
         }
-        before == 1
+        before == counts
     }
 
     #[inline]

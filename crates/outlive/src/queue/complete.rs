@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "a counted job; docs/unsafe.md, `queue::complete`")]
 
 use super::dispatch;
+use super::disposal::News;
 use super::job::JobCore;
 use crate::check;
 use crate::fence::{FenceError, Slot};
@@ -31,7 +32,8 @@ unsafe impl Send for Completion {}
 // SAFETY: as above; `&Completion` reads only.
 unsafe impl Sync for Completion {}
 
-/// What the hardware measured, on the executor's clock. What is missing is taken from when the library was told.
+/// What the hardware measured, on the executor's clock. What is missing is taken from when the library was told; of a job
+/// completed while its [`Driver::run`](crate::Driver::run) lasts, without any times, from when that has returned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
     /// When it ended: the time stamp of its fences.
@@ -41,9 +43,8 @@ pub struct Times {
 }
 
 impl Completion {
-    /// For a job about to be handed over; takes a count of its block.
-    pub(crate) fn new(job: NonNull<JobCore>) -> Self {
-        JobCore::retain(job);
+    /// For a job about to be handed over, once: takes over the count of its block that is kept for this.
+    pub(crate) const fn new(job: NonNull<JobCore>) -> Self {
         Self { job }
     }
 
@@ -76,7 +77,8 @@ impl Completion {
         core::mem::forget(self);
         // SAFETY: counted by this completion.
         let disposal = &unsafe { job.as_ref() }.disposal;
-        disposal.decide(result);
+        // Who handed the job over takes the queue's lock next in any case; but he would not know these times.
+        let news = disposal.end(result, times == Times::default());
         if sabotage::is(Sabotage::SignalOutOfOrder) {
             // SAFETY: counted by this completion.
             let finished = unsafe { JobCore::lend(job, Slot::Finished) };
@@ -84,8 +86,8 @@ impl Completion {
             let queue = unsafe { JobCore::queue(job) };
             finished.signal(result, queue.now(), queue.hub());
         }
-        if disposal.free() && !gone_early(job) {
-            // SAFETY: who wins `free` settles the job; until then it is not retired, so its queue is reachable.
+        if news == News::Tell && !gone_early(job) {
+            // SAFETY: who has the news to tell settles the job; until then it is not retired, so its queue is reachable.
             let queue = unsafe { JobCore::queue(job) }.clone();
             dispatch::settle(&queue, job, times.end, times.active);
         }

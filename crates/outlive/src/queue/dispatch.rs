@@ -3,8 +3,9 @@
 //! # The token
 //! Whoever finds it free takes it and starts jobs until none may start: the submitter itself (bypass), or the signalling
 //! lane. Who finds it taken goes away; its holder looks again, under the lock, before it gives the token back. A completion
-//! that comes while its job is still inside `run` is recorded, and acted on by the dispatcher when `run` has returned: so
-//! nothing recurses, and a driver never sees its job's payload used behind its back.
+//! that comes while its job is still inside `run` is recorded in the job's own word (or, with times of its own, under the
+//! lock), and acted on by the dispatcher when `run` has returned: so nothing recurses, a driver never sees its job's payload
+//! used behind its back, and the lock is taken once where both would have taken it.
 //!
 //! # Panics
 //! A driver call that panics meets `CallGuard` and `TokenGuard`: the payload and the token are given back, the queue is closed, and
@@ -66,6 +67,14 @@ impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         // Only reached by unwinding out of a driver call.
         let mut state = self.queue.state.lock();
+        if state.cells(self.job).stage == Stage::Running {
+            drop(state);
+            // If it was `run`: the hardware may have it. Else this changes nothing.
+            // SAFETY: busy, so it is in the order.
+            let scheduled = unsafe { JobCore::lend(self.job, Slot::First) };
+            scheduled.signal(Ok(()), self.queue.now(), self.queue.hub());
+            state = self.queue.state.lock();
+        }
         let cells = state.cells(self.job);
         cells.flags.busy = false;
         // SAFETY: it was busy, so it is in the order.
@@ -74,9 +83,15 @@ impl Drop for CallGuard<'_> {
         if cells.stage == Stage::Running && !cells.flags.settled {
             // What the driver did before it panicked is unknown: drained, then taken off by force.
             cells.step = Step::Draining;
+            if core.disposal.leave_call() {
+                let now = self.queue.now();
+                self.queue.settle_left(&mut state, self.job, now);
+            }
         } else if cells.stage != Stage::Running {
             self.queue.give_turn_back(&mut state, self.job);
         }
+        // The lane gives back what it holds, if it has settled.
+        state.release = true;
         self.queue.refuse(&mut state, FenceError::DriverBug);
         self.queue.poke();
     }
@@ -218,15 +233,19 @@ impl QueueShared {
         drop(state);
         let guard = CallGuard { queue: self, job };
         let in_driver = check::signalling();
-        // SAFETY: token and mark are held; the ops are this queue's. The completion takes a count of its own.
+        // SAFETY: token and mark are held; the ops are this queue's. Handed over once.
         unsafe { (self.ops.run)(self, job, info, Completion::new(job)) };
         drop(in_driver);
         core::mem::forget(guard);
+        let ended = core.disposal.leave_call().then(|| self.now());
         self.hub().trace(|| Event::JobStarted { job: info.id, client: info.client });
         // SAFETY: busy, so it is in the order.
         unsafe { JobCore::lend(job, Slot::First) }.signal(Ok(()), now, self.hub());
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         state.cells(job).flags.busy = false;
+        if let Some(at) = ended {
+            self.settle_left(&mut state, job, at);
+        }
         self.after_call(state, job)
     }
 
@@ -372,6 +391,12 @@ pub(crate) fn settle(queue: &QueueShared, job: NonNull<JobCore>, at: Option<Time
 }
 
 impl QueueShared {
+    /// What the completion of `job` has left to the call that handed it over.
+    fn settle_left(&self, state: &mut StateGuard<'_>, job: NonNull<JobCore>, at: Time) {
+        let active = at.since(state.cells(job).started);
+        self.settle_locked(state, job, at, Cost::Pays(active));
+    }
+
     fn settle_locked(&self, state: &mut StateGuard<'_>, job: NonNull<JobCore>, at: Time, cost: Cost) {
         let (Cost::Pays(active) | Cost::Free(active)) = cost;
         state.settle(job, at, active);

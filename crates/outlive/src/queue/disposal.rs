@@ -9,6 +9,9 @@
 //! Completion, timeout, close and loss may all race; each asks by compare-exchange and exactly one is told yes. A job that
 //! was decided never starts; a job that started is retired only after `free` or `quarantine`.
 //!
+//! While the driver's call that starts the job lasts, from `start` to `leave_call`, a completion may `end` the job and leave
+//! the rest to whoever made the call: the word says so, and `leave_call` tells him, once.
+//!
 //! # Contexts
 //! Any. Lock-free, never blocks.
 
@@ -22,12 +25,27 @@ const ON: u32 = 0b010;
 const FREE: u32 = 0b100;
 const QUARANTINED: u32 = 0b110;
 const OWED: u32 = 0b1000;
+const CALL: u32 = 0b1_0000;
+const LEFT: u32 = 0b10_0000;
 
 /// What is known of a job: see the module.
 #[derive(Debug)]
 pub(crate) struct Disposal {
-    /// Bit 0: decided. Bits 1 and 2: the hardware. Bit 3: somebody still owes the queue the news of a verdict. Bits 8 to 31: the verdict, as in a fence's word.
+    /// Bit 0: decided. Bits 1 and 2: the hardware. Bit 3: somebody still owes the queue the news of a verdict. Bit 4: the call
+    /// that hands the job over is in progress. Bit 5: a completion has left the news to whoever made it. Bits 8 to 31: the
+    /// verdict, as in a fence's word.
     word: AtomicU32,
+}
+
+/// What a completion has to do once it has ended its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// To tell the queue.
+    Tell,
+    /// Nothing: who handed the job over sees to it.
+    Left,
+    /// Nothing: somebody else said before that the hardware is done, or never will be.
+    Old,
 }
 
 /// Whether the hardware may touch what a job touches.
@@ -49,12 +67,17 @@ impl Disposal {
     }
 
     fn change(&self, edge: impl Fn(u32) -> Option<u32>) -> bool {
+        self.change_from(edge).is_some()
+    }
+
+    /// The word from before, if it was changed.
+    fn change_from(&self, edge: impl Fn(u32) -> Option<u32>) -> Option<u32> {
         let mut seen = self.word.load(Ordering::Relaxed);
         loop {
-            let Some(next) = edge(seen) else { return false };
+            let next = edge(seen)?;
             // ORDERING: AcqRel: what the winner did before is seen by whoever acts on the decision, under whatever lock.
             match self.word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return true,
+                Ok(_) => return Some(seen),
                 Err(now) => seen = now,
             }
         }
@@ -80,9 +103,34 @@ impl Disposal {
         self.word.load(Ordering::Acquire) & OWED != 0
     }
 
-    /// Hands the job to the hardware, unless it has been decided.
+    /// Hands the job to the hardware, unless it has been decided, in a call that lasts until [`Disposal::leave_call`].
     pub(crate) fn start(&self) -> bool {
-        self.change(|seen| (seen & (DECIDED | HARDWARE) == OFF).then_some(seen | ON))
+        self.change(|seen| (seen & (DECIDED | HARDWARE) == OFF).then_some(seen | ON | CALL))
+    }
+
+    /// The call that handed the job over has ended. True: so has the job, meanwhile, and the news was left to the caller.
+    pub(crate) fn leave_call(&self) -> bool {
+        // ORDERING: Acquire: as in `end`, which was the last that its completion did.
+        let seen = self.word.load(Ordering::Acquire);
+        // A completion that has left the news has no more to ask: the mark of the call may stay.
+        (seen & LEFT != 0) || self.word.fetch_and(!CALL, Ordering::AcqRel) & LEFT != 0
+    }
+
+    /// The hardware is done with it, and its verdict is `result` unless it has one. `leave`: the news may be left to a call in
+    /// progress.
+    pub(crate) fn end(&self, result: Result<(), FenceError>, leave: bool) -> News {
+        let verdict = DECIDED | FenceError::encode(result);
+        let before = self.change_from(|seen| {
+            let decided = if seen & DECIDED == 0 { seen | verdict } else { seen };
+            let left = if leave && seen & CALL != 0 { LEFT } else { 0 };
+            let ended = if seen & HARDWARE == ON { (decided & !HARDWARE) | FREE | left } else { decided };
+            (ended != seen).then_some(ended)
+        });
+        match before {
+            Some(seen) if seen & HARDWARE == ON && leave && seen & CALL != 0 => News::Left,
+            Some(seen) if seen & HARDWARE == ON => News::Tell,
+            _ => News::Old,
+        }
     }
 
     /// The hardware is done with it; true for the one who says so first, who then owes the queue the news.

@@ -9,8 +9,9 @@
 //! reserved ──commit──▶ waiting ──start──▶ running ─┐
 //!    └─commit_when─▶ pending ──▶ waiting ──────────┴▶ finished ──▶ retired ──▶ reaped
 //! ```
-//! *Reserved* belongs to its `Reserved`. From *pending* on it is in one of its queue's lists, which hold one count of
-//! the block. *Reaped*: the payload was dropped, the queue is let go, and the block points to no driver code or data any
+//! *Reserved* belongs to its `Reserved`, with three counts of the block: the lists', the one of the handle that `commit` gives
+//! out, and its completion's, which reaping gives back if the job never started. From *pending* on it is in one of its
+//! queue's lists. *Reaped*: the payload was dropped, the queue is let go, and the block points to no driver code or data any
 //! more: only fences keep it.
 //!
 //! # Fields
@@ -129,7 +130,10 @@ struct JobBlock<P> {
 /// From the block's start to the core; the same for every payload, whose alignment is at most that of the block's start.
 const CORE_OFFSET: usize = offset_of!(JobBlock<()>, core);
 
-/// A job's block, with `payload` in it and one count; or `payload` back.
+/// What a fresh block is counted for: see the module.
+const COUNTS: u32 = 3;
+
+/// A job's block, with `payload` in it and [`COUNTS`]; or `payload` back.
 pub(crate) fn allocate<P>(
     queue: Object<QueueShared>,
     payload: P,
@@ -160,7 +164,7 @@ pub(crate) fn allocate<P>(
         more: UnsafeCell::new(more),
     };
     let block = JobBlock {
-        header: Header::new(packed, Some(info), AtomicU32::new(1), AtomicU64::new(0)),
+        header: Header::new(packed, Some(info), AtomicU32::new(COUNTS), AtomicU64::new(0)),
         states: [State::new(Slot::First), State::new(Slot::Finished), State::new(Slot::Retired)],
         core,
         payload: UnsafeCell::new(ManuallyDrop::new(payload)),
@@ -194,11 +198,13 @@ impl JobCore {
         unsafe { Self::header(at).byte_add(offset_of!(JobBlock<P>, payload)) }.cast()
     }
 
-    /// A handle on one of its fences, with a count of its own.
-    pub(crate) fn fence(at: NonNull<Self>, slot: Slot) -> Fence {
-        // SAFETY: a job's block has all three; the count is taken by the clone of a handle that is not dropped.
-        let lent = ManuallyDrop::new(unsafe { Fence::from_block(Self::header(at), slot) });
-        Fence::clone(&lent)
+    /// The handle on `finished` that goes to who reserved the job.
+    ///
+    /// # Safety
+    /// Called once for a job, by its owner, who gives it up.
+    pub(crate) unsafe fn first_fence(at: NonNull<Self>) -> Fence {
+        // SAFETY: a job's block has all three, and was made with a count for this.
+        unsafe { Fence::from_block(Self::header(at), Slot::Finished) }
     }
 
     /// One of its fences, lent: no count is taken.
@@ -219,7 +225,9 @@ impl JobCore {
 
     /// Takes one more count of the block.
     pub(crate) fn retain(at: NonNull<Self>) {
-        core::mem::forget(Self::fence(at, Slot::First));
+        // SAFETY: the caller has the job, hence its block.
+        let lent = unsafe { Self::lend(at, Slot::First) };
+        core::mem::forget(Fence::clone(&lent));
     }
 
     /// Gives a count of the block back.
@@ -288,14 +296,16 @@ impl JobCore {
         unsafe { Self::lend(at, Slot::Finished) }.id()
     }
 
-    /// Drops the payload in place, lets the queue go, and gives the list's count of the block back. Where blocking is
-    /// legal: the payload's `Drop` is foreign.
+    /// Drops the payload in place, lets the queue go, and gives the list's count of the block back, with that of a completion
+    /// that there never was. Where blocking is legal: the payload's `Drop` is foreign.
     ///
     /// # Safety
     /// The job is in no list, settled, and the caller has the list's count.
     pub(crate) unsafe fn reap(at: NonNull<Self>) -> Option<Object<QueueShared>> {
-        let guard = Reap { at };
-        // SAFETY: alive by the list's count; reaping is the last use of these fields.
+        // SAFETY: alive by the list's count; the caller is the only owner.
+        let started = unsafe { Self::cells(at) }.stage == Stage::Running;
+        let guard = Reap { at, counts: if started { 1 } else { 2 } };
+        // SAFETY: as above; reaping is the last use of these fields.
         let core = unsafe { at.as_ref() };
         // SAFETY: as above.
         let queue = unsafe { (*core.queue.get()).take() };
@@ -313,7 +323,7 @@ impl JobCore {
     /// # Safety
     /// As for [`JobCore::reap`], and `P` is the payload's type.
     pub(crate) unsafe fn unreserve<P>(at: NonNull<Self>) -> P {
-        let _guard = Reap { at };
+        let _guard = Reap { at, counts: COUNTS };
         // SAFETY: the caller owns the job.
         let core = unsafe { at.as_ref() };
         // SAFETY: never committed, so no node was armed.
@@ -325,15 +335,16 @@ impl JobCore {
     }
 }
 
-/// Gives the count back also when a payload's `Drop` panics.
+/// Gives the counts back also when a payload's `Drop` panics.
 struct Reap {
     at: NonNull<JobCore>,
+    counts: u32,
 }
 
 impl Drop for Reap {
     fn drop(&mut self) {
-        // SAFETY: the count that `reap` or `unreserve` was called with.
-        unsafe { JobCore::release(self.at) };
+        // SAFETY: the counts that `reap` or `unreserve` was called with.
+        unsafe { Fence::release_many(JobCore::header(self.at), self.counts) };
     }
 }
 

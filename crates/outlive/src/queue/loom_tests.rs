@@ -9,7 +9,7 @@ mod ends;
 mod starts;
 mod turns;
 
-use super::disposal::{Disposal, Hardware};
+use super::disposal::{Disposal, Hardware, News};
 use crate::sync::model::{Model, race, race3};
 use crate::{
     Acquired, Completion, Device, Driver, Executor, Fence, FenceError, JobCx, JobFences, JobQueue, QueueConfig,
@@ -199,8 +199,10 @@ fn loom_disposal_completion_against_close_against_timeout() {
         };
         race3(
             move || {
-                decide(&one, Ok(()), &first);
-                assert!(one.free(), "nobody else says that the hardware is done");
+                assert_eq!(one.end(Ok(()), false), News::Tell, "nobody else says that the hardware is done");
+                if one.verdict() == Some(Ok(())) {
+                    add(&first);
+                }
             },
             move || decide(&two, Err(FenceError::Canceled), &second),
             || decide(&disposal, Err(FenceError::TimedOut), &winners),
@@ -243,14 +245,13 @@ fn loom_disposal_start_against_close_against_failed_dependency() {
 fn loom_disposal_completion_against_quiesced_against_quarantine() {
     Model::new("disposal: completion, quiesced, quarantine").check(|| {
         let disposal = loom::sync::Arc::new(Disposal::new());
-        assert!(disposal.start());
+        assert!(disposal.start() && !disposal.leave_call());
         let (one, two) = (disposal.clone(), disposal.clone());
         let settled = Arc::new(AtomicUsize::new(0));
         let (first, second) = (settled.clone(), settled.clone());
         race3(
             move || {
-                one.decide(Ok(()));
-                if one.free() {
+                if one.end(Ok(()), true) == News::Tell {
                     add(&first);
                 }
             },
@@ -270,6 +271,32 @@ fn loom_disposal_completion_against_quiesced_against_quarantine() {
         assert_eq!(get(&settled), 1);
         assert!(disposal.verdict().is_some());
         assert!([Hardware::Free, Hardware::Quarantined].contains(&disposal.hardware()));
+    });
+}
+
+/// A completion comes while the call that handed its job over ends: one of the two sees to the job.
+#[test]
+fn loom_disposal_completion_against_the_end_of_run() {
+    Model::new("disposal: completion, end of run").check(|| {
+        let disposal = loom::sync::Arc::new(Disposal::new());
+        assert!(disposal.start());
+        let other = disposal.clone();
+        let told = Arc::new(AtomicUsize::new(0));
+        let first = told.clone();
+        race(
+            move || {
+                if other.end(Ok(()), true) == News::Tell {
+                    add(&first);
+                }
+            },
+            || {
+                if disposal.leave_call() {
+                    assert_eq!((disposal.verdict(), disposal.hardware()), (Some(Ok(())), Hardware::Free));
+                    add(&told);
+                }
+            },
+        );
+        assert_eq!(get(&told), 1);
     });
 }
 

@@ -6,37 +6,49 @@
 //!
 //! # Order
 //! For each job: `scheduled` (with the error, if it never started), `finished`, then `retired`; over jobs, `finished` and
-//! `retired` each in sequence order. Between two looks under the lock the fences are signaled outside it.
+//! `retired` each in sequence order. A fence that somebody waits for is signaled outside the lock, between two looks under it;
+//! one that nobody waits for under it: that is one exchange, and takes no other lock.
 #![expect(unsafe_code, reason = "lent fences; docs/unsafe.md, `queue::pass`")]
 
 use super::deps;
 use super::disposal::Hardware;
-use super::job::{Cells, Flags, JobCore, Stage, Step};
+use super::job::{JobCore, Stage, Step};
 use super::native;
 use super::shared::{QueueShared, StateGuard};
-use crate::fence::{FenceError, Slot};
+use crate::fence::{Fence, FenceError, Slot};
+use crate::mem::list::List;
 use crate::sabotage::{self, Sabotage};
-use crate::sync::Guard;
 use crate::time::Time;
 use crate::trace::{Event, QueueChange};
+use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
-use core::time::Duration;
 
 /// Jobs signaled at one go; about 10 to 30 µs.
 const SLICE: u32 = 128;
 
-/// How a job that finishes ended.
-struct Ended {
+/// A job that finishes.
+struct Finishing {
+    job: NonNull<JobCore>,
+    verdict: Result<(), FenceError>,
     at: Time,
-    /// On the hardware, if it left that.
-    active: Option<Duration>,
-    flags: Flags,
+    scheduled: bool,
 }
 
-impl Ended {
-    fn of(cells: &Cells) -> Self {
-        let left = cells.stage == Stage::Running && cells.flags.settled;
-        Self { at: cells.ended, active: left.then(|| cells.due.since(Time::ZERO)), flags: cells.flags }
+/// A job that retires.
+struct Retiring {
+    job: NonNull<JobCore>,
+    hardware: Hardware,
+    at: Time,
+}
+
+impl Retiring {
+    fn result(&self) -> Result<(), FenceError> {
+        if self.hardware == Hardware::Quarantined { Err(FenceError::Quarantined) } else { Ok(()) }
+    }
+
+    fn fence(&self) -> ManuallyDrop<Fence> {
+        // SAFETY: taken out of the order by this pass, whose count keeps it alive.
+        unsafe { JobCore::lend(self.job, Slot::Retired) }
     }
 }
 
@@ -48,33 +60,29 @@ impl QueueShared {
         }
         state.passing = true;
         let mut now = None;
-        // A job that ended knows when; the clock is read, once, for those that did not.
-        let known = |ended: Time, now: &mut Option<Time>| {
-            if ended == Time::ZERO { *now.get_or_insert_with(|| self.now()) } else { ended }
-        };
         for turn in 0.. {
-            let refusing = state.refuse.is_some();
-            let finish = state.take_finish(if refusing { *now.get_or_insert_with(|| self.now()) } else { Time::ZERO });
-            let finish = finish.map(|(job, verdict)| {
-                self.drain_if_running(&mut state, job);
-                (job, self.verdict_of(&state, job, verdict))
-            });
-            let retire = state.take_retire();
-            if finish.is_none() && retire.is_none() {
+            let finishing = self.take_finishing(&mut state, &mut now);
+            let retiring = self.take_retiring(&mut state, &mut now);
+            if finishing.is_none() && retiring.is_none() {
                 break;
             }
-            let at = finish.map(|(job, _)| Ended::of(state.cells(job)));
-            let done = retire.map_or(Time::ZERO, |(job, _)| state.cells(job).ended);
-            drop(state);
-            if let (Some((job, verdict)), Some(mut ended)) = (finish, at) {
-                ended.at = known(ended.at, &mut now);
-                self.signal_finished(job, verdict, &ended);
+            // A signal that nobody waits for is one exchange: no reason to let the lock go.
+            let watched = finishing.filter(|finishing| !self.finish_unwatched(finishing));
+            let told = watched.is_none() && retiring.as_ref().is_none_or(|retiring| self.retire_unwatched(retiring));
+            if !told {
+                drop(state);
+                if let Some(finishing) = &watched {
+                    self.signal_finished(finishing);
+                }
+                if let Some(retiring) = &retiring {
+                    if watched.is_some() {
+                        self.announce_retired(retiring);
+                    }
+                    retiring.fence().signal(retiring.result(), retiring.at, self.hub());
+                }
+                state = self.state.lock();
             }
-            if let Some((job, hardware)) = retire {
-                self.signal_retired(job, hardware, known(done, &mut now));
-            }
-            state = self.state.lock();
-            if let Some((job, hardware)) = retire {
+            if let Some(Retiring { job, hardware, .. }) = retiring {
                 self.bury(&mut state, job, hardware);
             }
             if turn >= SLICE {
@@ -84,6 +92,32 @@ impl QueueShared {
         }
         state.passing = false;
         state
+    }
+
+    /// A job that ended knows when; the clock is read, once in a pass, for those that did not.
+    fn known(&self, ended: Time, now: &mut Option<Time>) -> Time {
+        if ended == Time::ZERO { *now.get_or_insert_with(|| self.now()) } else { ended }
+    }
+
+    fn take_finishing(&self, state: &mut StateGuard<'_>, now: &mut Option<Time>) -> Option<Finishing> {
+        let refused_at = if state.refuse.is_some() { self.known(Time::ZERO, now) } else { Time::ZERO };
+        let (job, verdict) = state.take_finish(refused_at)?;
+        self.drain_if_running(state, job);
+        let verdict = self.verdict_of(state, job, verdict);
+        let cells = state.cells(job);
+        let left = cells.stage == Stage::Running && cells.flags.settled;
+        let active = left.then(|| cells.due.since(Time::ZERO));
+        let finishing = Finishing { job, verdict, at: self.known(cells.ended, now), scheduled: cells.flags.scheduled };
+        self.hub().trace(|| Event::JobDone { job: JobCore::id(job), result: verdict, active });
+        if sabotage::is(Sabotage::RefundAtFinished) {
+            self.refund(job);
+        }
+        Some(finishing)
+    }
+
+    fn take_retiring(&self, state: &mut StateGuard<'_>, now: &mut Option<Time>) -> Option<Retiring> {
+        let (job, hardware) = state.take_retire()?;
+        Some(Retiring { job, hardware, at: self.known(state.cells(job).ended, now) })
     }
 
     /// A job that fails while it is on the hardware goes on the device's retire list: it gets a drain deadline.
@@ -121,37 +155,42 @@ impl QueueShared {
         verdict
     }
 
-    fn signal_finished(&self, job: NonNull<JobCore>, verdict: Result<(), FenceError>, ended: &Ended) {
-        let Ended { at, active, flags } = *ended;
+    /// Under the lock: `finished` of a job that was started, unless somebody waits for it; false then.
+    fn finish_unwatched(&self, finishing: &Finishing) -> bool {
+        let Finishing { job, verdict, at, scheduled } = *finishing;
         // SAFETY: in the order, or about to be buried by this pass: alive.
-        let scheduled = unsafe { JobCore::lend(job, Slot::First) };
-        if !flags.scheduled {
+        scheduled && unsafe { JobCore::lend(job, Slot::Finished) }.signal_unwatched(verdict, at, self.hub())
+    }
+
+    fn signal_finished(&self, finishing: &Finishing) {
+        let Finishing { job, verdict, at, scheduled } = *finishing;
+        if !scheduled {
             let error = verdict.err().unwrap_or(FenceError::Canceled);
-            scheduled.signal(Err(error), at, self.hub());
+            // SAFETY: in the order, or about to be buried by this pass: alive.
+            unsafe { JobCore::lend(job, Slot::First) }.signal(Err(error), at, self.hub());
             // SAFETY: this is the queue's pass, and the job has not been reaped.
             unsafe { deps::disarm(job) };
         }
         // SAFETY: as above.
-        let finished = unsafe { JobCore::lend(job, Slot::Finished) };
-        self.hub().trace(|| Event::JobDone { job: finished.id(), result: verdict, active });
-        finished.signal(verdict, at, self.hub());
-        if sabotage::is(Sabotage::RefundAtFinished) {
-            self.refund(job);
-        }
+        unsafe { JobCore::lend(job, Slot::Finished) }.signal(verdict, at, self.hub());
     }
 
-    fn signal_retired(&self, job: NonNull<JobCore>, hardware: Hardware, at: Time) {
-        let result = if hardware == Hardware::Quarantined { Err(FenceError::Quarantined) } else { Ok(()) };
+    /// Under the lock: `retired`, unless somebody waits for it; false then, and all but the signal is done.
+    fn retire_unwatched(&self, retiring: &Retiring) -> bool {
+        self.announce_retired(retiring);
+        retiring.fence().signal_unwatched(retiring.result(), retiring.at, self.hub())
+    }
+
+    fn announce_retired(&self, retiring: &Retiring) {
+        let job = retiring.job;
+        let result = retiring.result();
         if !sabotage::is(Sabotage::RefundAtFinished) && result.is_ok() {
             self.refund(job);
         }
-        // SAFETY: taken out of the order by this pass, whose count keeps it alive.
-        let retired = unsafe { JobCore::lend(job, Slot::Retired) };
         self.hub().trace(|| Event::JobRetired { job: JobCore::id(job), result });
         if result.is_err() {
-            retired.quarantine_context();
+            retiring.fence().quarantine_context();
         }
-        retired.signal(result, at, self.hub());
     }
 
     fn refund(&self, job: NonNull<JobCore>) {
@@ -191,31 +230,47 @@ impl QueueShared {
         self.drain_source.signal(Ok(()));
     }
 
-    /// Drops at most `most` payloads of retired jobs. Where blocking is legal. True if there are more.
-    pub(crate) fn reap(&self, most: usize) -> bool {
-        for _ in 0..most {
-            let link = {
-                let mut state = self.state.lock();
-                // SAFETY: the lock is held.
-                unsafe { state.dead.pop_front() }
-            };
-            let Some(link) = link else { return false };
-            // Counted as reaped also when the payload's `Drop` panics.
-            let _counted = Counted { queue: self };
+    /// Drops at most `most` payloads of retired jobs, without the lock. Where blocking is legal.
+    pub(crate) fn reap(&self, mut state: StateGuard<'_>, most: u64) {
+        let mut dying = Dying { queue: self, jobs: List::new(), count: 0 };
+        while dying.count < most {
+            // SAFETY: the lock is held.
+            let Some(link) = (unsafe { state.dead.pop_front() }) else { break };
+            // SAFETY: just taken out; its count goes along; nobody else knows this list.
+            unsafe { dying.jobs.push_back(link) };
+            dying.count += 1;
+        }
+        drop(state);
+        // SAFETY: as above.
+        while let Some(link) = unsafe { dying.jobs.pop_front() } {
             // SAFETY: taken out of the last list; settled, or it would not be dead.
             drop(unsafe { JobCore::reap(JobCore::from_link(link)) });
         }
-        true
     }
 }
 
-struct Counted<'a> {
+/// Jobs whose payloads are being dropped: counted as reaped when all have been, or all before one whose `Drop` panics.
+struct Dying<'a> {
     queue: &'a QueueShared,
+    jobs: List,
+    count: u64,
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Dying<'_> {
     fn drop(&mut self) {
-        let mut state: Guard<'_, _, _> = self.queue.state.lock();
-        state.unreaped -= 1;
+        if self.count == 0 {
+            return;
+        }
+        let mut state = self.queue.state.lock();
+        // SAFETY: nobody else knows this list.
+        while let Some(link) = unsafe { self.jobs.pop_front() } {
+            self.count -= 1;
+            // SAFETY: just taken out; its count goes along; the lock is held.
+            unsafe { state.dead.push_back(link) };
+            self.queue.poke_reaper(&mut state);
+        }
+        state.unreaped -= self.count;
+        // Whoever looked meanwhile still saw them.
+        self.queue.check_drained(state);
     }
 }

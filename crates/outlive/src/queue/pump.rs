@@ -28,6 +28,9 @@ use core::time::Duration;
 /// The shortest extension a driver's progress report buys, so that it is not asked for ever at one instant.
 const EXTENSION_MIN: Duration = Duration::from_micros(100);
 
+/// Payloads that the reaper drops between two looks at the queue.
+const REAP_AT_ONCE: u64 = 64;
+
 /// What to do with a job whose time is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overdue {
@@ -84,9 +87,13 @@ pub(crate) unsafe fn reap_work(item: NonNull<LaneNode>) {
     let queue = unsafe { item.byte_sub(offset_of!(QueueShared, reap_work)) }.cast::<QueueShared>();
     // SAFETY: takes that count over.
     let queue = unsafe { Object::from_raw(queue) };
-    queue.state.lock().reap_queued = false;
     let _again = ReapAgain { queue: &queue };
-    while queue.reap(64) {}
+    let mut state = queue.state.lock();
+    state.reap_queued = false;
+    while !state.dead.is_empty() {
+        queue.reap(state, REAP_AT_ONCE);
+        state = queue.state.lock();
+    }
 }
 
 /// After a batch, also one that a payload's panic ended: are there more, or was that all?

@@ -8,7 +8,7 @@
 //!
 //! # Why it cannot deadlock
 //! The queue's lock ranks inside the device's and outside fences', lanes' and timers'; it is not held across a driver
-//! call, a signal, or a foreign `Drop`. Nobody waits for a mark: who finds it set leaves the work to its holder, who looks
+//! call, a signal that somebody waits for, or a foreign `Drop`. Nobody waits for a mark: who finds it set leaves the work to its holder, who looks
 //! again under the lock before he clears it.
 #![expect(unsafe_code, reason = "first fields and the count of a queue; docs/unsafe.md, `queue::shared`")]
 

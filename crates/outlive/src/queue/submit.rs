@@ -28,7 +28,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 /// Payloads that a `reserve` drops for the reaper at most: two, so that a steady submitter leaves none behind.
-const REAP_IN_RESERVE: usize = 2;
+const REAP_IN_RESERVE: u64 = 2;
 
 /// A job's memory, dependencies and charges: everything that could fail has not. Dereferences to the payload. Dropping it
 /// drops the payload and leaves no trace and no hole in the sequence.
@@ -56,8 +56,11 @@ impl JobFences {
         Self { finished }
     }
 
-    pub(crate) fn of(job: NonNull<JobCore>) -> Self {
-        Self { finished: JobCore::fence(job, Slot::Finished) }
+    /// # Safety
+    /// As for [`JobCore::first_fence`].
+    unsafe fn of(job: NonNull<JobCore>) -> Self {
+        // SAFETY: passed on.
+        Self { finished: unsafe { JobCore::first_fence(job) } }
     }
 
     /// Signals when the job is handed to the hardware; with its error, if it never is.
@@ -112,7 +115,6 @@ pub(crate) fn reserve<D: Driver>(
     dependencies: impl Iterator<Item = Dependency>,
 ) -> Result<Reserved<D>, ReserveError<D::Job>> {
     let shared = &queue.shared;
-    shared.reap(REAP_IN_RESERVE);
     let Job { payload, credits, bytes, timeout, user_waits } = job;
     let prepared = prepare(shared, credits, bytes, user_waits, dependencies);
     let (charge, merged, more, first_user_node) = match prepared {
@@ -161,13 +163,11 @@ fn prepare<'a>(
     if credits > queue.limits.credits {
         return Err(Refusal::TooManyCredits { asked: credits, queue: queue.limits.credits });
     }
-    {
-        let state = queue.state.lock();
-        match state.refuse_running {
-            Some(FenceError::DeviceLost) => return Err(Refusal::DeviceLost),
-            Some(_) => return Err(Refusal::Closed),
-            None => {}
-        }
+    let state = queue.state.lock();
+    match state.refuse_running {
+        Some(FenceError::DeviceLost) => return Err(Refusal::DeviceLost),
+        Some(_) => return Err(Refusal::Closed),
+        None => queue.reap(state, REAP_IN_RESERVE),
     }
     if queue.principal.as_ref().is_some_and(Principal::is_banned) {
         return Err(Refusal::Banned);
@@ -221,7 +221,8 @@ impl<D: Driver> Reserved<D> {
         let queue = self.queue();
         let job = self.job;
         core::mem::forget(self);
-        let fences = JobFences::of(job);
+        // SAFETY: this owned the job, and gives it up.
+        let fences = unsafe { JobFences::of(job) };
         queue.commit(job, Who::Submitter);
         fences
     }
@@ -254,7 +255,8 @@ impl<D: Driver> Reserved<D> {
         let job = self.job;
         let first = self.first_user_node;
         core::mem::forget(self);
-        let finished = JobCore::fence(job, Slot::Finished);
+        // SAFETY: this owned the job, and gives it up.
+        let finished = unsafe { JobCore::first_fence(job) };
         queue.wait_for_users(job, first, deadline);
         Ok(Pending { finished, queue })
     }
@@ -332,8 +334,14 @@ impl QueueShared {
         self.trace_queued(&state, job);
         // SAFETY: in the order.
         let core = unsafe { job.as_ref() };
-        // ORDERING: AcqRel: as in `deps::count_down`.
-        let ready = core.waiting.fetch_sub(1, Ordering::AcqRel) == 1;
+        let ready = if state.cells(job).flags.nodes {
+            // ORDERING: AcqRel: as in `deps::count_down`.
+            core.waiting.fetch_sub(1, Ordering::AcqRel) == 1
+        } else {
+            // Without nodes nobody else counts. ORDERING: it is read under the lock.
+            core.waiting.store(0, Ordering::Relaxed);
+            true
+        };
         if state.refuse.is_some() {
             self.poke();
         } else if ready && state.next_start() == Some(job) && !state.token {

@@ -38,6 +38,26 @@ fn handles_dropped_in_every_order() {
 }
 
 #[test]
+fn a_queue_closed_while_a_reservation_drops_a_payload_is_drained_after_that() {
+    let rig = Rig::inline();
+    let queue = Arc::new(rig.queue(QueueConfig::new("q")));
+    let mut payload = rig.buffers(1);
+    let (closes, executor) = (queue.clone(), rig.executor.clone());
+    payload.on_drop = Some(Box::new(move || {
+        drop(closes.close());
+        executor.run_until_idle();
+        assert!(!closes.drained().is_drained(), "this payload is not gone");
+    }));
+    drop(queue.reserve(payload).unwrap().commit());
+    // The reaper has not looked yet, so this drops the payload.
+    drop(queue.reserve(rig.buffers(2)));
+    rig.idle();
+    assert!(queue.drained().is_drained());
+    drop(queue);
+    all_gone(rig);
+}
+
+#[test]
 fn an_executor_of_threads_ends_with_its_last_object() {
     let executor = Executor::builder().threads().unwrap();
     let live = Arc::new(common::Live::default());

@@ -25,6 +25,26 @@ fn a_driver_that_panics_in_run() {
 }
 
 #[test]
+fn a_driver_that_panics_in_run_after_the_completion() {
+    let rig = Rig::new();
+    rig.gpu().script(|script| {
+        script.run = Some(Box::new(|_, _, done| {
+            done.complete(Ok(()));
+            panic!("run");
+        }));
+    });
+    let queue = rig.queue(QueueConfig::new("q").bypass(false));
+    let job = queue.reserve(rig.buffers(1)).unwrap().commit();
+    panics(|| rig.idle());
+    rig.idle();
+    assert!(queue.status().closed && ok(&job.scheduled()) && ok(&job.finished()));
+    assert!(ok(&job.retired()), "the hardware is done with the job, and what it had acquired was released");
+    assert_eq!(queue.status().unreaped, 0);
+    drop(queue);
+    all_gone(rig);
+}
+
+#[test]
 fn a_driver_that_panics_in_acquire() {
     let rig = Rig::new();
     let queue = rig.queue(QueueConfig::new("q").bypass(false));

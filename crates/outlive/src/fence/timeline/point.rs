@@ -151,7 +151,7 @@ pub(in crate::fence) unsafe fn drop_own(header: NonNull<Header>) {
     let mut next = NonNull::new(own.prev.swap(ptr::null_mut(), Ordering::AcqRel));
     while let Some(before) = next.take() {
         // SAFETY: the link's count; a walker that could be on it would hold a later point than this.
-        if unsafe { Fence::give_back(before) } {
+        if unsafe { Fence::give_back(before, 1) } {
             // SAFETY: that was the last one, so this side alone knows the block.
             let prev = unsafe { &(*before.cast::<Point>().as_ptr()).own.prev };
             next = NonNull::new(prev.swap(ptr::null_mut(), Ordering::AcqRel));
