@@ -149,6 +149,22 @@ impl ObjectHeader {
     }
 }
 
+/// Leaves an object to the reaper. Apart, so that giving a reference back is a few instructions.
+///
+/// # Safety
+/// `header` is that of an object whose last reference was given back.
+#[cold]
+#[inline(never)]
+unsafe fn die(header: NonNull<ObjectHeader>) {
+    // SAFETY: the object lives until the reaper ran the item below.
+    let header = unsafe { header.as_ref() };
+    header.refs.load(Ordering::Acquire);
+    let hub = header.hub.clone();
+    let item = NonNull::from(&header.reap);
+    // SAFETY: as above, and nothing else queues it.
+    unsafe { hub.schedule(Lane::Reaper, item, Urgency::Now, || {}) };
+}
+
 impl<T: Counted> Clone for Object<T> {
     fn clone(&self) -> Self {
         // ORDERING: made from an existing reference.
@@ -159,17 +175,13 @@ impl<T: Counted> Clone for Object<T> {
 }
 
 impl<T: Counted> Drop for Object<T> {
+    #[inline]
     fn drop(&mut self) {
-        let header = self.header();
-        // ORDERING: Release pairs with the Acquire load below: all uses come before the end.
-        if header.refs.fetch_sub(1, Ordering::Release) != 1 {
-            return;
+        // ORDERING: Release pairs with the Acquire load in `die`: all uses come before the end.
+        if self.header().refs.fetch_sub(1, Ordering::Release) == 1 {
+            // SAFETY: this was the last reference.
+            unsafe { die(self.at.cast()) };
         }
-        header.refs.load(Ordering::Acquire);
-        let hub = header.hub.clone();
-        let item = NonNull::from(&header.reap);
-        // SAFETY: the object lives until the reaper ran this item, and nothing else queues it.
-        unsafe { hub.schedule(Lane::Reaper, item, Urgency::Now, || {}) };
     }
 }
 

@@ -25,6 +25,7 @@
 #![expect(unsafe_code, reason = "one block for several fences; docs/unsafe.md, `fence::state`")]
 
 use super::hook::Hook;
+use super::status::Status;
 use crate::exec::hub::Ident;
 use crate::mem::list::List;
 use crate::mem::shared::Ref;
@@ -34,6 +35,7 @@ use crate::sync::{Lock, class};
 use crate::time::Time;
 use core::alloc::Layout;
 use core::fmt;
+use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 /// The names behind a fence, kept by every fence of the context and owning nothing but themselves.
@@ -203,10 +205,10 @@ impl Fence {
         Self { at: at.cast() }
     }
 
+    #[inline]
     pub(crate) fn header_ptr(&self) -> NonNull<Header> {
-        let slot = self.slot() as usize;
         // SAFETY: the layout of blocks: see the module. The state's own word says which slot it is.
-        unsafe { self.at.byte_sub(size_of::<Header>() + slot * size_of::<State>()) }.cast()
+        unsafe { self.at.byte_sub(size_of::<Header>() + self.slot_number() * size_of::<State>()) }.cast()
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -219,9 +221,15 @@ impl Fence {
         unsafe { self.at.as_ref() }
     }
 
-    pub(crate) fn slot(&self) -> Slot {
+    #[inline]
+    fn slot_number(&self) -> usize {
         // ORDERING: these bits never change.
-        match (self.state().word.load(Ordering::Relaxed) >> SLOT_SHIFT) & 3 {
+        ((self.state().word.load(Ordering::Relaxed) >> SLOT_SHIFT) & 3) as usize
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self) -> Slot {
+        match self.slot_number() {
             0 => Slot::First,
             1 => Slot::Finished,
             _ => Slot::Retired,
@@ -235,6 +243,12 @@ impl Fence {
         self.retain();
         // SAFETY: a job's block has all three slots, and a count was just taken.
         unsafe { Self::from_block(header, slot) }
+    }
+
+    /// How the fence in another slot of the same block stands. `self` is a job's.
+    pub(crate) fn sibling_status(&self, slot: Slot) -> Status {
+        // SAFETY: a job's block has all three slots, and is alive while `self` is; no count is taken, so none is given back.
+        ManuallyDrop::new(unsafe { Self::from_block(self.header_ptr(), slot) }).status()
     }
 
     /// Whether it belongs to a job: then it has siblings.
@@ -296,6 +310,7 @@ impl Fence {
 
     /// # Safety
     /// As for [`Fence::release`], and `counts` are the caller's, at least one.
+    #[inline]
     pub(crate) unsafe fn release_many(header: NonNull<Header>, counts: u32) {
         // SAFETY: passed on.
         if unsafe { Self::give_back(header, counts) } {
@@ -308,6 +323,7 @@ impl Fence {
     ///
     /// # Safety
     /// As for [`Fence::release_many`].
+    #[inline]
     pub(super) unsafe fn give_back(header: NonNull<Header>, counts: u32) -> bool {
         // SAFETY: the caller's promise.
         let refs = unsafe { &header.as_ref().refs };
@@ -331,8 +347,11 @@ impl Fence {
     }
 }
 
+/// Apart, so that giving a count back is a few instructions.
+///
 /// # Safety
 /// The caller had the last count on the block.
+#[inline(never)]
 pub(super) unsafe fn free_block(header: NonNull<Header>) {
     let header = whole(header);
     // SAFETY: the caller holds the last count.

@@ -275,7 +275,7 @@ unsafe fn next_of(at: NonNull<DepNode>, job: NonNull<JobCore>, fence: &Fence, sl
         }
         Status::Signaled(Err(_)) => held_behind(fence).map(|retired| (retired, Place::Sibling)),
         // It never gets on the hardware, and will say why.
-        Status::Pending if ahead && fence.sibling(Slot::First).status() != Status::Signaled(Ok(())) => {
+        Status::Pending if ahead && fence.sibling_status(Slot::First) != Status::Signaled(Ok(())) => {
             Some((fence.clone(), Place::Fence))
         }
         Status::Pending | Status::Signaled(Ok(())) => None,

@@ -126,6 +126,7 @@ impl QueueShared {
         state.token = true;
         let token = TokenGuard(self);
         let mut left = if who == Who::Submitter { BYPASS_MAX } else { LANE_MAX };
+        let mut ended = None;
         loop {
             match self.next(&state) {
                 Next::Nothing => {
@@ -153,7 +154,7 @@ impl QueueShared {
                 }
                 Next::Start(job) => {
                     left -= 1;
-                    state = self.start(state, job);
+                    (state, ended) = self.start(state, job, ended);
                 }
             }
         }
@@ -196,18 +197,24 @@ impl QueueShared {
         }
     }
 
-    /// Starts `job`, the one at the start cursor, whose turn it is.
-    fn start<'a>(&'a self, mut state: StateGuard<'a>, job: NonNull<JobCore>) -> StateGuard<'a> {
+    /// Starts `job`, the one at the start cursor, whose turn it is. `now`: the time, if it was looked at just now; also comes
+    /// back.
+    fn start<'a>(
+        &'a self,
+        mut state: StateGuard<'a>,
+        job: NonNull<JobCore>,
+        mut now: Option<Time>,
+    ) -> (StateGuard<'a>, Option<Time>) {
         if self.ops.resources && !state.cells(job).flags.acquired {
             let (after, taken) = self.acquire(state, job);
-            state = after;
+            (state, now) = (after, None);
             if !taken {
-                return state;
+                return (state, now);
             }
             if state.held || state.suspended_at.is_some() {
                 // It keeps nothing while it cannot start.
                 self.give_turn_back(&mut state, job);
-                return self.release(state, job);
+                return (self.release(state, job), now);
             }
         }
         // SAFETY: in the order.
@@ -218,9 +225,9 @@ impl QueueShared {
             if state.next_start() == Some(job) {
                 state.skip();
             }
-            return self.pass(state);
+            return (self.pass(state), now);
         }
-        let now = self.now();
+        let now = now.unwrap_or_else(|| self.now());
         if let Some(waited) = state.start(now) {
             self.count_wait(waited);
         }
@@ -246,7 +253,7 @@ impl QueueShared {
         if let Some(at) = ended {
             self.settle_left(&mut state, job, at);
         }
-        self.after_call(state, job)
+        (self.after_call(state, job), ended)
     }
 
     /// A call about `job` is over: what came meanwhile is acted on.

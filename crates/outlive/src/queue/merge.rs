@@ -57,6 +57,11 @@ impl Dependencies {
         Self { own: None, others: FewOrMany::new() }
     }
 
+    /// Whether there are any. The first place is filled first.
+    pub(super) const fn any(&self) -> bool {
+        self.own.is_some() || self.others.few[0].is_some()
+    }
+
     /// Adds one. Per context only the newest is kept, unless something of an older one would be lost: see [`covers`].
     pub(super) fn add(&mut self, queue: &QueueShared, dependency: Dependency) -> Result<(), AllocError> {
         let Dependency { fence, on_error, pipelined } = dependency;

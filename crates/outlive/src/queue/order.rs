@@ -264,7 +264,7 @@ impl QueueState {
                 self.core(job).disposal.decide(dependency_failed(error));
                 Next::Skip
             }
-            Status::Signaled(Err(_)) if own.sibling(Slot::Retired).is_signaled() => Next::Start(job),
+            Status::Signaled(Err(_)) if own.sibling_status(Slot::Retired) != Status::Pending => Next::Start(job),
             Status::Signaled(Err(_)) => Next::Blocked(Blocked::Dependencies(1)),
         }
     }

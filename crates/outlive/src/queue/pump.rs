@@ -113,7 +113,8 @@ impl Drop for ReapAgain<'_> {
 
 impl QueueShared {
     fn pump(&self) {
-        let due = self.due.swap(false, Ordering::AcqRel);
+        // ORDERING: the swap pairs with the store in `fire`, whose work is queued after it; mostly there was none.
+        let due = self.due.load(Ordering::Relaxed) && self.due.swap(false, Ordering::AcqRel);
         let mut state = self.state.lock();
         self.heed_ban(&mut state);
         // The clock is read only by those who need it: a job that merely became ready does not.

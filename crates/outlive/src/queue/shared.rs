@@ -29,7 +29,7 @@ use crate::exec::Lane;
 use crate::exec::hub::{Hub, Urgency};
 use crate::exec::node::{Kind, LaneNode, Node, Task};
 use crate::exec::object::{Counted, Object, ObjectHeader};
-use crate::fence::{ContextInfo, Fence, FenceError, Slot, UserSource};
+use crate::fence::{ContextInfo, Fence, FenceError, Slot, Status, UserSource};
 use crate::mem::list::Link;
 use crate::mem::shared::Ref;
 use crate::sabotage::{self, Sabotage};
@@ -262,10 +262,10 @@ impl QueueShared {
 
     /// Whether the hardware itself will wait for `fence`.
     pub(crate) fn waits_natively(&self, fence: &Fence) -> bool {
-        fence.device() == self.device.id
-            && fence.is_jobs()
+        fence.is_jobs()
+            && fence.device() == self.device.id
             && fence.slot() == Slot::Finished
-            && matches!(fence.sibling(Slot::First).status(), crate::fence::Status::Signaled(Ok(())))
+            && fence.sibling_status(Slot::First) == Status::Signaled(Ok(()))
             // SAFETY: these ops are this queue's.
             && unsafe { (self.ops.waits_natively)(self, fence) }
     }

@@ -116,8 +116,9 @@ pub(crate) fn reserve<D: Driver>(
 ) -> Result<Reserved<D>, ReserveError<D::Job>> {
     let shared = &queue.shared;
     let Job { payload, credits, bytes, timeout, user_waits } = job;
-    let prepared = prepare(shared, credits, bytes, user_waits, dependencies);
-    let (charge, merged, more, first_user_node) = match prepared {
+    let mut merged = Dependencies::new();
+    let prepared = prepare(shared, credits, bytes, user_waits, dependencies, &mut merged);
+    let (charge, more, first_user_node) = match prepared {
         Ok(prepared) => prepared,
         Err(kind) => return Err(ReserveError { kind, payload }),
     };
@@ -143,19 +144,22 @@ pub(crate) fn reserve<D: Driver>(
         Err((error, payload)) => return Err(ReserveError { kind: Refusal::OutOfMemory(error), payload }),
     };
     core::mem::forget(charge);
-    fill(job, merged);
+    if merged.any() {
+        fill(job, merged);
+    }
     Ok(Reserved { job, first_user_node, driver: PhantomData })
 }
 
-type Prepared<'a> = (Charge<'a>, Dependencies, Option<HeapBox<[MoreNode]>>, usize);
+type Prepared<'a> = (Charge<'a>, Option<HeapBox<[MoreNode]>>, usize);
 
-/// Everything of a reservation that does not own the payload.
+/// Everything of a reservation that does not own the payload; puts the dependencies into `merged`.
 fn prepare<'a>(
     queue: &'a QueueShared,
     credits: u32,
     bytes: u64,
     user_waits: u16,
     dependencies: impl Iterator<Item = Dependency>,
+    merged: &mut Dependencies,
 ) -> Result<Prepared<'a>, Refusal> {
     if credits == 0 {
         return Err(Refusal::NoCredits);
@@ -172,7 +176,6 @@ fn prepare<'a>(
     if queue.principal.as_ref().is_some_and(Principal::is_banned) {
         return Err(Refusal::Banned);
     }
-    let mut merged = Dependencies::new();
     for dependency in dependencies {
         merged.add(queue, dependency).map_err(Refusal::OutOfMemory)?;
     }
@@ -185,14 +188,11 @@ fn prepare<'a>(
         principal.charge(bytes)?;
     }
     let first_user_node = merged.others.len();
-    Ok((Charge { queue, bytes }, merged, more, first_user_node))
+    Ok((Charge { queue, bytes }, more, first_user_node))
 }
 
 /// Puts the dependencies into the nodes of a fresh job.
 fn fill(mut job: NonNull<JobCore>, merged: Dependencies) {
-    if merged.own.is_none() && merged.others.len() == 0 {
-        return;
-    }
     // SAFETY: fresh: nobody else knows it.
     let core = unsafe { job.as_mut() };
     *core.own.get_mut() = merged.own.map(|(fence, _)| fence);

@@ -219,6 +219,15 @@ impl crate::exec::hub::Hub {
     /// The hook: a load and a branch when nobody records.
     #[inline]
     pub(crate) fn trace(&self, event: impl FnOnce() -> Event) {
+        if self.recorder.is_some() {
+            self.record(event);
+        }
+    }
+
+    /// Apart, so that who is not recorded pays for nothing else.
+    #[cold]
+    #[inline(never)]
+    fn record(&self, event: impl FnOnce() -> Event) {
         if let Some(recorder) = &self.recorder {
             recorder.record(self.now(), event());
         }
