@@ -1,5 +1,6 @@
 //! Turns what happened into results. Used by whoever executes a scenario.
 
+use alloc::collections::BTreeMap;
 use std::collections::HashMap;
 
 use super::busy::BusyTime;
@@ -48,7 +49,7 @@ struct Gathered {
     failed: Failed,
     cycles: u64,
     /// Cycles of which not all jobs are known yet.
-    open_cycles: HashMap<u64, OpenCycle>,
+    open_cycles: BTreeMap<u64, OpenCycle>,
     evictions: u64,
     restores: u64,
     stretches: Vec<(u64, u64)>,
@@ -182,7 +183,8 @@ impl<'a> Collector<'a> {
 
 impl Gathered {
     fn add_to_cycle(&mut self, job: &JobRecord) {
-        let cycle = self.open_cycles.entry(job.cycle).or_insert_with(|| {
+        // Most are of one job: such a one is never put in.
+        let mut cycle = self.open_cycles.remove(&job.cycle).unwrap_or_else(|| {
             self.cycles += 1;
             OpenCycle { jobs: 0, all_ok: true, first_committed_ns: u64::MAX, last_finished_ns: 0 }
         });
@@ -190,11 +192,10 @@ impl Gathered {
         cycle.all_ok &= job.outcome == Outcome::Ok;
         cycle.first_committed_ns = cycle.first_committed_ns.min(job.committed_ns);
         cycle.last_finished_ns = cycle.last_finished_ns.max(job.finished_ns);
-        if cycle.jobs == job.cycle_jobs {
-            if cycle.all_ok {
-                self.cycle_times_ns.push(cycle.last_finished_ns.saturating_sub(cycle.first_committed_ns));
-            }
-            self.open_cycles.remove(&job.cycle);
+        if cycle.jobs < job.cycle_jobs {
+            self.open_cycles.insert(job.cycle, cycle);
+        } else if cycle.all_ok {
+            self.cycle_times_ns.push(cycle.last_finished_ns.saturating_sub(cycle.first_committed_ns));
         }
     }
 

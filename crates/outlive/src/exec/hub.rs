@@ -17,7 +17,7 @@ use crate::check;
 use crate::exec::Lane;
 use crate::mem::list::{Link, List};
 use crate::mem::shared::Ref;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{self, Lock, ParkToken, class};
 use crate::time::Time;
 use crate::trace::Recorder;
@@ -72,6 +72,8 @@ pub(crate) struct Hub {
     /// Tells an embedder's workers.
     on_work: Option<fn(Lane)>,
     lanes: [Lock<class::LaneQueue, LaneState>; 3],
+    /// Whether each lane's list has anything in it, to be looked at without the lock. Written under it.
+    busy: [AtomicBool; 3],
     /// Executor handles.
     pub(crate) handles: AtomicUsize,
     /// Live objects. Threads end when there is neither a handle nor an object.
@@ -92,6 +94,7 @@ impl Hub {
             recorder,
             on_work,
             lanes: [lane(), lane(), lane()],
+            busy: core::array::from_fn(|_| AtomicBool::new(false)),
             handles: AtomicUsize::new(1),
             objects: AtomicUsize::new(0),
             wakes: AtomicU64::new(0),
@@ -106,6 +109,23 @@ impl Hub {
 
     fn lane(&self, lane: Lane) -> &Lock<class::LaneQueue, LaneState> {
         &self.lanes[lane as usize]
+    }
+
+    fn is_due(&self, lane: Lane) -> bool {
+        lane == Lane::Signalling && self.timers.next() <= self.now()
+    }
+
+    /// Whether [`Hub::run_lane`] would find anything, without a lock.
+    #[inline]
+    pub(crate) fn has_work(&self, lane: Lane) -> bool {
+        // ORDERING: Acquire pairs with `changed`.
+        self.busy[lane as usize].load(Ordering::Acquire) || self.is_due(lane)
+    }
+
+    /// Something was put into the list of `lane`, or taken out. Under its lock.
+    fn changed(&self, lane: Lane, state: &LaneState) {
+        // ORDERING: Release pairs with `has_work`: who knows of the work by other means sees that it is there.
+        self.busy[lane as usize].store(!state.list.is_empty(), Ordering::Release);
     }
 
     /// Queues `item` unless it is queued. `claim` runs under the lane's lock when it is newly queued (to count the owner).
@@ -123,6 +143,7 @@ impl Hub {
         node.set_place(Place::Lane);
         // SAFETY: idle, so in no list; this lane's lock is held.
         unsafe { state.list.push_back(NonNull::from(&node.link)) };
+        self.changed(lane, &state);
         self.wake_locked(lane, state, urgency);
     }
 
@@ -139,6 +160,7 @@ impl Hub {
         lane_node.node.set_place(Place::Lane);
         // SAFETY: out of the fence's list, and this lane's lock is held.
         unsafe { state.list.push_back(NonNull::from(&lane_node.node.link)) };
+        this.changed(Lane::Notify, &state);
         this.wake_locked(Lane::Notify, state, Urgency::Now);
     }
 
@@ -150,6 +172,7 @@ impl Hub {
         }
         // SAFETY: its place says it is in this list, and its lock is held.
         unsafe { state.list.remove(NonNull::from(&item.node.link)) };
+        self.changed(lane, &state);
         item.node.set_place(Place::Idle);
         true
     }
@@ -183,6 +206,7 @@ impl Hub {
         let mut state = self.lane(lane).lock();
         // SAFETY: the lane's lock is held.
         let Some(link) = (unsafe { state.list.pop_front() }) else { return false };
+        self.changed(lane, &state);
         let item = Node::from_link(link).cast::<LaneNode>();
         // SAFETY: nodes in a lane are alive, and this lock keeps a remover out.
         let task = match unsafe { LaneNode::task(item) } {
@@ -205,11 +229,9 @@ impl Hub {
     /// also further up the same stack, others find nothing to do. So a lane never recurses, and what one of its items
     /// announces (that a module may be unloaded, say) is not overtaken by another still running beside it.
     pub(crate) fn run_lane(&self, lane: Lane) -> bool {
-        let due = lane == Lane::Signalling && self.timers.next() <= self.now();
         {
             let mut state = self.lane(lane).lock();
-            // Most looks find nothing: one lock, or two.
-            if state.running || (state.list.is_empty() && !due) {
+            if state.running || (state.list.is_empty() && !self.is_due(lane)) {
                 return false;
             }
             state.running = true;

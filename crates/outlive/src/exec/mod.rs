@@ -153,6 +153,7 @@ impl Executor {
     }
 
     /// The time on this executor's clock. Any context.
+    #[inline]
     #[must_use]
     pub fn now(&self) -> Time {
         self.hub.now()
@@ -208,7 +209,8 @@ impl Executor {
         if self.hub.ident.driver.load(Ordering::Relaxed) != 0 {
             self.hub.ident.driver.store(sync::context_id(), Ordering::Relaxed);
         }
-        self.hub.run_lane(lane) | serve_orphans(lane)
+        // Most looks find nothing.
+        (self.hub.has_work(lane) && self.hub.run_lane(lane)) | serve_orphans(lane)
     }
 }
 
@@ -265,8 +267,9 @@ fn adopt(hub: &Ref<Hub>) {
     orphans::put(hub.clone());
 }
 
+#[inline]
 fn serve_orphans(lane: Lane) -> bool {
-    orphans::serve(lane)
+    orphans::any() && orphans::serve(lane)
 }
 
 #[cfg(not(any(loom, shuttle)))]
@@ -295,10 +298,13 @@ mod orphans {
         COUNT.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[inline]
+    pub(super) fn any() -> bool {
+        COUNT.load(Ordering::Relaxed) != 0
+    }
+
+    #[cold]
     pub(super) fn serve(lane: Lane) -> bool {
-        if COUNT.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
         let mut any = false;
         for _ in 0..COUNT.load(Ordering::Relaxed) {
             let hub = {
@@ -334,6 +340,10 @@ mod orphans {
     use crate::mem::shared::Ref;
 
     pub(super) fn put(_hub: Ref<Hub>) {}
+
+    pub(super) fn any() -> bool {
+        false
+    }
 
     pub(super) fn serve(_lane: Lane) -> bool {
         false
