@@ -240,7 +240,7 @@ impl<D: VmDriver> Edit<D> {
 }
 
 /// Lets whoever locks all of the VM know of `pair`.
-pub(super) fn list<D: VmDriver>(vm: &VmInner<D>, pair: &PairInner<D>) -> Result<(), VmError> {
+fn list<D: VmDriver>(vm: &VmInner<D>, pair: &PairInner<D>) -> Result<(), VmError> {
     if !pair.external {
         vm.state.lock().list(pair);
         return Ok(());

@@ -4,7 +4,7 @@ use super::VmBo;
 use super::bo::{BoId, Place};
 use super::clear::{Clearing, ToClear};
 use super::driver::{Bo, VmDriver};
-use super::edit::{Edit, EditRefused, list};
+use super::edit::{Edit, EditRefused};
 use super::handle::VmError;
 use super::moment::Moment;
 use super::pairs::{BoFacts, OpenBo, PairInner};
@@ -14,6 +14,7 @@ use super::space::Space;
 use super::table::Table;
 use crate::exec::object::Object;
 use crate::mem::{AllocError, HeapVec, try_reserve};
+use crate::resv::Transaction;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
@@ -88,7 +89,7 @@ pub(super) fn open<D: VmDriver>(
         return Ok(open);
     }
     let facts = BoFacts::of(bo, vm)?;
-    let (key, size) = (facts.key, facts.size);
+    let size = facts.size;
     // Foreign code with the space given back: it may do what it likes.
     let (data, bo) = (data(), bo.clone());
     make_room(vm)?;
@@ -106,29 +107,33 @@ pub(super) fn open<D: VmDriver>(
     };
     let made =
         Object::try_new(vm.hub(), |header| Ok::<_, VmError>(PairInner::new(header, id, facts, data, bo, vm.clone())));
-    let listed = made.and_then(|pair| list(vm, &pair).map(|()| pair));
-    // None if the driver's code above took the space and forgot that: then the place is lost, and the pair leaves its list.
-    let moment = Moment::in_line(vm);
-    let (mut moment, pair) = match (moment, listed) {
-        (Some(moment), Ok(pair)) => (moment, pair),
-        (None, Ok(pair)) => {
-            vm.state.lock().unlist(&pair);
-            return Err(EditRefused::WouldDeadlock.into());
-        }
-        (moment, Err(error)) => {
-            moment.into_iter().for_each(|mut moment| moment.body_mut().space.store.bos.give_back(id));
-            return Err(error);
-        }
-    };
-    let body = moment.body_mut();
-    if body.space.is_closed() || body.space.store.bos.set(id, OpenBo::new(&pair)).is_err() {
-        vm.state.lock().unlist(&pair);
-        body.space.store.bos.give_back(id);
-        return Err(VmError::Closed);
+    let published = made.and_then(|pair| publish(vm, &pair).map(|()| pair));
+    if published.is_err() {
+        // None if the driver's code above took the space and forgot that: then the place is lost.
+        let moment = Moment::in_line(vm);
+        moment.into_iter().for_each(|mut moment| moment.body_mut().space.store.bos.give_back(id));
     }
-    body.table.insert(key, id);
-    body.bytes += size;
-    Ok(VmBo::new(pair))
+    published.map(VmBo::new)
+}
+
+/// Opens the buffer of `pair`, whose place was taken, and lets whoever locks all know of it; with the address space's reservation
+/// locked if it has one of its own. All in one moment: whoever finds the pair finds it in the space.
+fn publish<D: VmDriver>(vm: &Object<VmInner<D>>, pair: &Object<PairInner<D>>) -> Result<(), VmError> {
+    let publish = || {
+        let mut moment = Moment::in_line(vm).ok_or(EditRefused::WouldDeadlock)?;
+        let body = moment.body_mut();
+        if body.space.is_closed() || body.space.store.bos.set(pair.id, OpenBo::new(pair)).is_err() {
+            return Err(VmError::Closed);
+        }
+        body.table.insert(pair.key, pair.id);
+        body.bytes += pair.size;
+        vm.state.lock().list(pair);
+        Ok(())
+    };
+    if !pair.external {
+        return publish();
+    }
+    Transaction::new().run::<(), _>(|attempt| attempt.lock(&vm.reservation).map(drop), |_, ()| publish())?
 }
 
 /// Sees to it that there is room for one more buffer. Whoever opens one has the turn, so it stays.

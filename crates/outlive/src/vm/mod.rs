@@ -77,7 +77,7 @@
 //!   │            VmBo ──close, or last drop──▶ ToClear ──drop──▶ the VM's list
 //!   └──close, or last drop──────────────────▶    │                   │ on the reaper, when no job uses it any more
 //!                                                │                   ▼
-//!                                                └──▶ cleared ◀── VmDriver::clear
+//!                                                └──▶ cleared ◀── StagedDriver::clear
 //!                                                        │ on the reaper
 //!                                                        ▼
 //!                                    pages, mappings' data, page tables are freed

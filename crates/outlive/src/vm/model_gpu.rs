@@ -27,6 +27,14 @@ impl Token {
     }
 }
 
+#[cfg(shuttle)]
+impl Token {
+    /// It is in the books.
+    pub(super) fn is_alive(&self) -> bool {
+        self.0.live[self.1].load(SeqCst) > 0
+    }
+}
+
 impl Clone for Token {
     fn clone(&self) -> Self {
         Self::new(&self.0, self.1)

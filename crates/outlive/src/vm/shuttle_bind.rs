@@ -174,3 +174,39 @@ fn shuttle_every_bind_job_that_begins_ends() {
         }
     });
 }
+
+/// A buffer is opened while somebody who looks where it is open closes it there.
+#[test]
+fn shuttle_a_buffer_is_closed_while_it_is_opened() {
+    explore("a buffer is closed while it is opened", || {
+        let world = world();
+        let queue = binder(&world);
+        let vm = world.vm_in_moments();
+        let gone = vm.drained();
+        let buffer = world.bo();
+        let closer = thread::spawn({
+            let (device, buffer) = (world.device.clone(), buffer.clone());
+            move || {
+                for _ in 0..3 {
+                    for pair in VmBo::all(&device, &buffer).unwrap() {
+                        drop(pair.close());
+                    }
+                    thread::yield_now();
+                }
+            }
+        });
+        let looker = thread::spawn({
+            let vm = vm.clone();
+            move || drop(vm.look().unwrap())
+        });
+        let pair = vm.open(&buffer, || Token::new(&world.books, 2)).unwrap();
+        let _ = bind(&queue, &vm, map(&pair, 1));
+        for open in vm.look().unwrap().bos() {
+            assert!(open.1.data().is_alive());
+        }
+        drop((pair, vm, buffer));
+        closer.join().unwrap();
+        looker.join().unwrap();
+        end(world, queue, &gone);
+    });
+}
