@@ -4,7 +4,7 @@ use super::{NIL, Tree};
 
 /// The most entries, or kids, of a node.
 pub(super) const WIDTH: usize = 32;
-/// Of so many keys, only the first is looked at on the way to where a key belongs.
+/// Of so many keys, only the last is looked at on the way to where a key belongs.
 const STRIDE: usize = 8;
 /// The fewest, except of the root.
 pub(super) const LEAST: usize = WIDTH / 2;
@@ -58,20 +58,15 @@ impl<K: Copy> Node<K> {
         self.ids().iter().position(|at| *at == id)
     }
 
-    /// How many keys are not above `key`.
-    ///
-    /// Addresses are not looked for by halves, which would wait for one line of a node after the other: branches guess where it
-    /// will end, and fetch what comes next early. Keys that take several instructions to compare are, as that takes fewer.
+    /// How many keys are not above `key`. Not by halves: that would wait for one line of the node after the other, while
+    /// branches guess where it will end and fetch what comes next early.
     pub(super) fn through(&self, key: &K) -> usize
     where
         K: Ord,
     {
         let keys = self.keys();
-        if size_of::<K>() > size_of::<u64>() {
-            return keys.partition_point(|at| at <= key);
-        }
         let mut from = 0;
-        while keys.get(from + STRIDE).is_some_and(|at| at <= key) {
+        while keys.get(from + STRIDE - 1).is_some_and(|at| at <= key) {
             from += STRIDE;
         }
         let near = &keys[from..];
