@@ -214,6 +214,54 @@ fn binds_of_two_queues_at_the_same_addresses_go_in_order() {
     assert!(audit.is_clean(), "{audit:#?}");
 }
 
+/// What is mapped where something was closed and is still to be cleared takes its place, whether its entries are written before
+/// that is cleared or after; the rest of what was closed is cleared.
+#[test]
+fn what_is_mapped_in_the_place_of_what_was_closed_stays() {
+    for (from, len) in [(0, 2 * MIB), (0, MIB), (MIB / 2, MIB), (MIB, MIB)] {
+        for (bind_waits, clear_waits) in [(false, false), (true, false), (false, true), (true, true)] {
+            let host = host(16);
+            let owner = Owner::new(&host, 2 * MIB, &[]);
+            let Owner { client, vm, bo, pair } = owner;
+            let second = vm.local(2 * MIB).unwrap();
+            let open = vm.open(&second).unwrap();
+            let (slow, in_use) = (client.submit(JobSpec::spin(5 * MS)).unwrap().fences, vm.vm().in_use().unwrap());
+            drop((pair, bo));
+            let after = if bind_waits { vec![Dependency::from(slow.finished())] } else { Vec::new() };
+            let bound = vm.bind(&[map(&vm, &second, from, len)], after).unwrap();
+            if !clear_waits {
+                drop(in_use);
+                host.run_for(MS);
+                assert_eq!((vm.vm().status().to_clear, bound.finished().is_signaled()), (0, !bind_waits));
+            } else {
+                assert!(
+                    host.run_while_waiting(NEVER, || bound.retired().is_signaled() && slow.retired().is_signaled())
+                );
+                assert_eq!(vm.vm().status().to_clear, 1);
+                drop(in_use);
+            }
+            assert!(host.run_while_waiting(NEVER, || bound.retired().is_signaled() && vm.vm().status().to_clear == 0));
+            let store = |at: u64| {
+                let work = Work::Store(0x00c0_ffee);
+                let job = vm.submit(&client, JobSpec::new(MS, work), VM_START + at, work.data_bytes()).unwrap();
+                assert!(host.run_while_waiting(NEVER, || job.retired().is_signaled()));
+                job.finished().status() == Status::Signaled(Ok(()))
+            };
+            assert!(store(from) && store(from + len - 4));
+            let words = second.read();
+            let word = |at: u64| words[at as usize..][..4] == 0x00c0_ffee_u32.to_le_bytes();
+            assert!(word(0) && word(len - 4), "{from:#x} leads elsewhere");
+            let holes: Vec<_> = [0, 2 * MIB - 4].into_iter().filter(|at| !(from..from + len).contains(at)).collect();
+            assert!(!holes.iter().any(|at| store(*at)), "not cleared");
+            assert!(!vm.vm().status().poisoned);
+            drop((open, second, vm, client));
+            let audit = finish(host);
+            assert_eq!(audit.unexpected_page_faults, holes.len() as u64, "{audit:#?}");
+            assert_eq!((audit.stale_translations, audit.bytes_leaked), (0, 0));
+        }
+    }
+}
+
 /// A client dies with a bind that waits, a bind that was cancelled, jobs on the hardware and jobs behind them.
 #[test]
 fn a_client_killed_in_mid_bind_leaves_no_page_mapped_and_no_byte() {

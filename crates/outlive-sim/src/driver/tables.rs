@@ -16,7 +16,7 @@ use outlive::vm::{
 
 use super::bo::{Opening, SimBo};
 use super::hardware::SimDriver;
-use super::space::{Place, Space};
+use super::space::{Place, Space, VM_START};
 use super::under_way::UnderWay;
 use crate::gpu::{AddressSpace, MapError, Memory, MemoryError, PAGE_BYTES, PageId, Protection, Va, block_of};
 
@@ -206,6 +206,38 @@ impl SimTables {
         });
     }
 
+    /// Where a mapping's entries are written next: takes out what was closed there and is still to be cleared (`under_way`). The
+    /// tables that the mapping may need do for splitting it.
+    fn take_over(&self, range: VaRange) -> Result<(), MapError> {
+        if range.base() < VM_START {
+            // The driver's own places are given back when they are cleared.
+            return Ok(());
+        }
+        self.with(|tables, memory| {
+            self.under_way.writes(range);
+            tables.unmap_range(memory, Va(range.base()), range.len())
+        })?;
+        self.flush(range.base(), range.len());
+        Ok(())
+    }
+
+    /// Takes out the entries in `range`, which was closed, but for those of `mapped`, ascending, which is mapped there by now.
+    fn clear_but(&self, range: VaRange, mapped: &[VaRange]) -> Result<(), MapError> {
+        self.with(|tables, memory| {
+            let mut at = range.base();
+            for other in mapped.iter().filter(|other| self.under_way.is_written(**other)) {
+                if at < other.base() {
+                    tables.unmap_range(memory, Va(at), other.base() - at)?;
+                }
+                at = at.max(other.last().saturating_add(1));
+            }
+            let end = range.last() + 1;
+            if at < end { tables.unmap_range(memory, Va(at), end - at) } else { Ok(()) }
+        })?;
+        self.flush(range.base(), range.len());
+        Ok(())
+    }
+
     /// Does what `step` says, and flushes. `bo` is what is behind a mapping.
     pub(crate) fn carry_out<'b, M>(
         &self,
@@ -213,7 +245,10 @@ impl SimTables {
         bo: impl FnOnce() -> Option<&'b SimBo>,
     ) -> Result<(), MapError> {
         match step {
-            Step::Map { mapping } => self.map(mapping, bo()),
+            Step::Map { mapping } => {
+                self.take_over(mapping.range)?;
+                self.map(mapping, bo())
+            }
             Step::Unmap { .. } | Step::Remap { .. } => {
                 let gone = step.changes();
                 self.unmap(gone.base(), gone.len())?;
@@ -334,12 +369,13 @@ impl VmDriver for SimDriver {
 impl StagedDriver for SimDriver {
     fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>) {
         let tables = to_clear.vm_data();
+        let is_whole = to_clear.bo().is_none();
         for range in edit.clearing(&to_clear).map(|mapping| mapping.range) {
-            // Whole mappings, so nothing is split: cannot want memory.
-            if tables.unmap(range.base(), range.len()).is_err() {
+            let by_now = edit.overlapping(range).map(|mapping| mapping.range).filter(|_| !is_whole);
+            // Nothing is split that was not when something was mapped over it: cannot want memory.
+            if tables.clear_but(range, &by_now.collect::<Vec<_>>()).is_err() {
                 return;
             }
-            tables.flush(range.base(), range.len());
         }
         match to_clear.bo() {
             Some((_, opened)) => opened.unmapped(),

@@ -264,11 +264,14 @@ impl SimVm {
                 let bos = plan.steps().iter().map(bo).collect();
                 let ranges: Vec<_> = plan.steps().iter().map(Step::changes).collect();
                 after.extend(self.vm.data().under_way().touching(&ranges).into_iter().map(Dependency::from));
+                let maps: Vec<_> =
+                    plan.steps().iter().filter(|step| matches!(step, Step::Map { .. })).map(Step::changes).collect();
                 let reserved = self.binder.reserve_after(BindJob::new(), after);
                 let mut reserved = reserved.map_err(|refused| {
                     self.vm.data().keep_promise(promised);
                     SimVmError::Refused(refused.kind)
                 })?;
+                self.vm.data().under_way().add_unwritten(maps.into_iter());
                 reserved.bind(Change::Staged(binder::Staged::new(plan.commit(), bos, promised)));
                 let fences = reserved.commit();
                 self.vm.data().under_way().add(ranges, &fences.retired().into_fence());
