@@ -11,7 +11,7 @@
 //! never given back.
 //!
 //! A pair in the table of open buffers is counted by a handle or by the list `closing`; it leaves both table and list in `settle`,
-//! which needs the turn. So whoever has the turn may follow the table.
+//! which needs the space. So whoever has the space may follow the table.
 //!
 //! # Who may touch what when
 //! Lists: under the VM's lock. A pair's state: under its own, taken under the VM's. The rest does not change.
