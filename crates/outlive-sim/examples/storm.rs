@@ -17,6 +17,7 @@ struct Sum {
     queues: u64,
     jobs: u64,
     resets: u64,
+    evictions: u64,
     bans: u64,
 }
 
@@ -27,6 +28,7 @@ impl Sum {
         self.queues += outcome.queues;
         self.jobs += outcome.jobs;
         self.resets += outcome.resets;
+        self.evictions += outcome.evictions;
         self.bans += outcome.bans;
         if !outcome.is_well() {
             self.failed += 1;
@@ -35,9 +37,9 @@ impl Sum {
     }
 
     fn tell(&self) -> ! {
-        let Self { hits, worlds, failed, queues, jobs, resets, bans } = self;
+        let Self { hits, worlds, failed, queues, jobs, resets, evictions, bans } = self;
         println!(
-            "{hits}{worlds} worlds, {queues} queues, {jobs} jobs, {resets} resets, {bans} bans; {failed} went wrong"
+            "{hits}{worlds} worlds, {queues} queues, {jobs} jobs, {resets} resets, {evictions} evictions, {bans} bans; {failed} went wrong"
         );
         for cell in hits.below(LEAST) {
             println!("hardly hit: {cell}");

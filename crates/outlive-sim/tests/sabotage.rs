@@ -298,6 +298,20 @@ fn storms_notice_a_ban_that_nobody_hears_of() {
     assert!(words.contains("who is banned, was"), "{words}");
 }
 
+/// Where memory is short, a page that is given back too early is soon somebody else's.
+#[test]
+fn storms_short_of_memory_notice_what_is_released_too_early() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let budget = Budget { queues: 40, steps: 100, device_may_die: false, ..Budget::default() };
+    for defect in [Sabotage::ReleaseAtFinished, Sabotage::FreeAtClose] {
+        commit(Some(defect));
+        let seen = (0..4).map(|world| run(4 * world + 3, budget)).find(|outcome| !outcome.is_well());
+        commit(None);
+        let seen = seen.unwrap_or_else(|| panic!("{defect:?} went unnoticed"));
+        assert!(seen.audit.released_while_hardware_busy > 0, "{defect:?}: {seen}");
+    }
+}
+
 #[test]
 fn storms_notice() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);

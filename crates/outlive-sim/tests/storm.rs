@@ -65,3 +65,19 @@ fn four_threads_on_one_host_end_well() {
         assert!(hits.verdicts(verdict) > 0, "no job ended as {verdict}\n{hits}");
     }
 }
+
+/// Memory is short: what clients work on is evicted and brought back while others are killed, reset and unplugged, in the middle of
+/// binds among it.
+#[test]
+fn worlds_short_of_memory_end_well_and_a_flush_that_is_skipped_is_seen_in_them() {
+    let budget = Budget { queues: 60, steps: 150, ..Budget::default() };
+    let mut evictions = 0;
+    let worlds = (0..6).map(|world| run(4 * world + 3, budget)).inspect(|outcome| evictions += outcome.evictions);
+    let (hits, _) = all_is_well(worlds);
+    assert!(evictions > 100, "{evictions} evictions");
+    assert!(hits.faults("hang") > 0 && hits.verdicts("device lost") > 0, "{hits}");
+    let budget = Budget { skips_flushes: true, device_may_die: false, ..budget };
+    let stale = (0..6).map(|world| run(4 * world + 3, budget)).find(|outcome| outcome.audit.stale_translations > 0);
+    let words = stale.expect("no world noticed").to_string();
+    assert!(words.contains("stale_translations"), "{words}");
+}

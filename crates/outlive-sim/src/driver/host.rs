@@ -268,6 +268,12 @@ impl SimHost {
         self.shared.lock().resets
     }
 
+    /// How often a persistent buffer was moved out to make room for something else on this device.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.shared.lock().unit.lru.evictions()
+    }
+
     /// Time for which engines were occupied, summed over them.
     #[must_use]
     pub fn busy_ns(&self) -> u64 {

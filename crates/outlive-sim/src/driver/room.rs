@@ -18,6 +18,7 @@ use super::hardware::SimDriver;
 pub(crate) struct Lru {
     order: BTreeMap<u64, WeakBo>,
     last: u64,
+    evictions: u64,
 }
 
 impl Lru {
@@ -32,6 +33,11 @@ impl Lru {
     /// The one with that number is not in memory any more.
     pub(crate) fn forget(&mut self, number: u64) {
         self.order.remove(&number);
+    }
+
+    /// How many have given way.
+    pub(crate) const fn evictions(&self) -> u64 {
+        self.evictions
     }
 
     /// The next after `number`, if it still lives.
@@ -56,6 +62,7 @@ pub(crate) fn make_room(device: &Device<SimDriver>, but: &[&SimBo]) -> bool {
         let Some((at, bo)) = next else { return give_kept_back(shared) };
         number = at;
         if !but.iter().any(|spared| spared.is(&bo)) && evict(device, &bo, Turn::Free).is_ok() && !bo.is_resident() {
+            shared.lock().unit.lru.evictions += 1;
             return true;
         }
     }

@@ -107,8 +107,12 @@ impl From<EditRefused> for SimVmError {
 }
 
 impl<M: Mode> SimVm<M> {
-    pub(super) fn with(vm: Vm<SimDriver, M>, device: &Device<SimDriver>) -> Result<Self, SimVmError> {
-        let binder = Device::new(device.executor(), Binder)?.queue(QueueConfig::new("bind"), ())?;
+    pub(super) fn with(
+        vm: Vm<SimDriver, M>,
+        device: &Device<SimDriver>,
+        binds: QueueConfig,
+    ) -> Result<Self, SimVmError> {
+        let binder = Device::new(device.executor(), Binder)?.queue(binds, ())?;
         let shared = Arc::clone(&vm.data().space().shared);
         Ok(Self { vm, device: device.clone(), binder, shared })
     }
@@ -211,7 +215,15 @@ impl SimVm {
     /// # Errors
     /// [`SimVmError`].
     pub fn new(client: &SimQueue) -> Result<Self, SimVmError> {
-        Self::with(client.vm().clone(), client.queue().device())
+        Self::with_queue(client, QueueConfig::new("bind"))
+    }
+
+    /// As [`SimVm::new`], with a bind queue made so: whose it is, for one.
+    ///
+    /// # Errors
+    /// [`SimVmError`].
+    pub fn with_queue(client: &SimQueue, binds: QueueConfig) -> Result<Self, SimVmError> {
+        Self::with(client.vm().clone(), client.queue().device(), binds)
     }
 
     /// Opens a buffer here.

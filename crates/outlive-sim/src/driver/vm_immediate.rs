@@ -8,7 +8,7 @@
 use core::cell::RefCell;
 use outlive::resv::{Slot, Transaction, Usage};
 use outlive::vm::{Geometry, Immediate, Request, Vm, VmBo, VmConfig, VmError};
-use outlive::{Dependency, JobFences};
+use outlive::{Dependency, JobFences, QueueConfig};
 
 use super::binder::{BindJob, Change};
 use super::bo::SimBo;
@@ -33,7 +33,7 @@ impl SimVm<Immediate> {
         let vm = Vm::immediate(device, VmConfig::new(geometry), SimTables::beside(other.data()))?;
         let range = vm.look()?.range();
         other.edit()?.reserve_range(range).map_err(VmError::Space)?;
-        Self::with(vm, device)
+        Self::with(vm, device, QueueConfig::new("bind"))
     }
 
     /// Opens a buffer here.

@@ -6,12 +6,13 @@
 use alloc::sync::Arc;
 use core::any::Any;
 use core::time::Duration;
+use outlive::vm::VmBo;
 use outlive::{Fence, FenceContext, Names, Pending, QueueConfig, Reserved, Signaler, UserSource};
 
-use super::commons::{Commons, Slot, pick, small, some, take};
+use super::commons::{Commons, Slot, WorkingSet, pick, small, some, take};
 use super::deeds::{Deed, Jobs, QueueRef, Remembered, lock};
 use super::hits::{Known, Place};
-use crate::driver::{ClientConfig, ClientError, HostClock, SimClient, SimDriver, SimHost};
+use crate::driver::{ClientConfig, ClientError, HostClock, SimBo, SimClient, SimDriver, SimHost, SimVm};
 use crate::gpu::rng::Rng;
 use crate::gpu::{FaultKind, GpuError};
 
@@ -20,6 +21,8 @@ const PATIENCE: u32 = 40;
 
 /// Looks for a queue with something special about it.
 const SLOT_TRIES: u32 = 12;
+/// Of each persistent buffer.
+const PIECE_BYTES: u64 = 64 << 10;
 /// Looks for a fence that has not signaled, before a new one is made.
 const FENCE_TRIES: u32 = 3;
 
@@ -35,6 +38,8 @@ pub(crate) struct Actor {
     pub(crate) pending: Vec<(Pending, Jobs)>,
     pub(crate) sources: Vec<UserSource>,
     pub(crate) signalers: Vec<Signaler>,
+    /// Buffers that it has bound in some client's address space.
+    pub(crate) bound: Vec<(SimBo, VmBo<SimDriver>)>,
     context: Option<FenceContext>,
     steps: u32,
     /// At which step the device goes for good, if this one ends it.
@@ -53,7 +58,8 @@ impl Actor {
         }
         let (reserved, pending, sources, signalers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let one_thread = host.clock() == HostClock::Virtual;
-        Self { commons, chance, reserved, pending, sources, signalers, context, steps: 0, dies_at, one_thread }
+        let bound = Vec::new();
+        Self { commons, chance, reserved, pending, sources, signalers, bound, context, steps: 0, dies_at, one_thread }
     }
 
     pub(crate) fn one_in(&mut self, n: u64) -> bool {
@@ -105,22 +111,29 @@ impl Actor {
         {
             return false;
         }
+        // Queues without the arbiter would take what is left of its pool.
+        if self.commons.society.pool.is_some() && lock(&self.commons.society.arbiter).is_none() {
+            return true;
+        }
         let user = self.commons.society.some_user(&mut self.chance);
         let config = self.config(user);
-        let queue = match self.some_slot().map(|slot| slot.queue) {
-            Some(QueueRef::First(client)) if !self.one_in(3) => {
-                client.another_queue(config).map(|queue| QueueRef::Another(Arc::new(queue)))
+        let queue = match self.some_slot().map(|slot| (slot.queue, slot.set)) {
+            Some((QueueRef::First(client), set)) if !self.one_in(3) => {
+                client.another_queue(config).map(|queue| (QueueRef::Another(Arc::new(queue)), set))
             }
             _ => {
                 let Some(device) = self.commons.device() else { return true };
-                SimClient::on(&device, "client", config).map(|client| QueueRef::First(Arc::new(client)))
+                SimClient::on(&device, "client", config).map(|client| {
+                    let set = self.working_set(&client, user);
+                    (QueueRef::First(Arc::new(client)), set)
+                })
             }
         };
         match queue {
-            Ok(queue) => {
+            Ok((queue, set)) => {
                 let jobs = Jobs::default();
                 self.commons.jobs.add_queue(jobs.clone());
-                lock(&self.commons.slots).push(Slot { queue, jobs, user });
+                lock(&self.commons.slots).push(Slot { queue, jobs, user, set });
                 true
             }
             Err(ClientError::Device(GpuError::Memory(_) | GpuError::Map(_))) => {
@@ -129,6 +142,19 @@ impl Actor {
             }
             Err(_) => true,
         }
+    }
+
+    /// What a new client has where memory is short; as much of it as it gets.
+    fn working_set(&mut self, client: &SimClient, user: u64) -> WorkingSet {
+        if !self.commons.short {
+            return WorkingSet::default();
+        }
+        client.vm().data().skip_flushes(lock(&self.commons.budget).skips_flushes);
+        let pieces = (0..4 + self.chance.below(12)).map_while(|_| client.piece(PIECE_BYTES).ok()).collect();
+        let binds = QueueConfig::new("bind");
+        let binds =
+            self.commons.society.user(user).into_iter().fold(binds, |binds, user| binds.principal(user.clone()));
+        WorkingSet { pieces, vm: SimVm::with_queue(client, binds).ok().map(Arc::new) }
     }
 
     /// Opens up to `queues` queues and fills them.
@@ -266,6 +292,7 @@ impl Actor {
         own.extend(self.pending.drain(..).map(|one| Box::new(one) as Box<dyn Any>));
         own.extend(self.sources.drain(..).map(|one| Box::new(one) as Box<dyn Any>));
         own.extend(self.signalers.drain(..).map(|one| Box::new(one) as Box<dyn Any>));
+        own.extend(self.bound.drain(..).map(|one| Box::new(one) as Box<dyn Any>));
         own.extend(self.context.take().map(|one| Box::new(one) as Box<dyn Any>));
         loop {
             let shared: Option<Box<dyn Any>> = match self.chance.below(3) {

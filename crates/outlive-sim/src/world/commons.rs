@@ -12,7 +12,7 @@ use super::deeds::{AllJobs, Jobs, QueueRef, Remembered, lock};
 use super::hits::SharedHits;
 use super::society::Society;
 use super::storm::Budget;
-use crate::driver::{SimDriver, SimHost};
+use crate::driver::{Piece, SimDriver, SimHost, SimVm};
 use crate::gpu::rng::Rng;
 
 /// A queue that lives.
@@ -22,6 +22,15 @@ pub(crate) struct Slot {
     pub(crate) jobs: Jobs,
     /// The number of its user.
     pub(crate) user: u64,
+    /// What its client has, where memory is short.
+    pub(crate) set: WorkingSet,
+}
+
+/// A client's persistent buffers, and its address space.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WorkingSet {
+    pub(crate) pieces: Vec<Arc<Piece>>,
+    pub(crate) vm: Option<Arc<SimVm>>,
 }
 
 /// How fast a world goes: virtual time costs nothing, real time does.
@@ -55,6 +64,8 @@ pub(crate) struct Commons {
     /// Bare fences that were published.
     pub(crate) bare: Mutex<Vec<Fence>>,
     pub(crate) budget: Mutex<Budget>,
+    /// Memory is short, and clients have persistent buffers.
+    pub(crate) short: bool,
 }
 
 /// One of `from`, at random, taken out.
@@ -88,6 +99,7 @@ impl Commons {
         pace: Pace,
         alive_max: u32,
         remembered_max: usize,
+        short: bool,
         budget: Budget,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -104,6 +116,7 @@ impl Commons {
             remembered: Mutex::default(),
             bare: Mutex::default(),
             budget: Mutex::new(budget),
+            short,
         })
     }
 

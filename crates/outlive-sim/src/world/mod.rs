@@ -26,6 +26,11 @@
 //! Five users, who are banned when too many of their jobs hang, and forgiven now and then. In four of five worlds an arbiter, by
 //! one of three policies, with a pool of 2 to 24 credits. What is counted of them is compared with what was heard: `society`.
 //!
+//! # Where memory is short
+//! In each fourth world ([`Budget::short_of_memory`]) the device has what clients take for themselves and little more. Each has
+//! persistent buffers, which its jobs work on: they are evicted and brought back while others are killed, reset and pulled out. And
+//! it binds buffers where no job goes, after jobs that may take long: who is killed is often in the middle of a bind.
+//!
 //! # What was hit
 //! [`Hits`]: each deed, by where it was done from (a client's thread, a fence's callback, a payload's drop) and by the
 //! stages that the jobs concerned were in; and, whatever the deed, by what was wrong with those jobs.

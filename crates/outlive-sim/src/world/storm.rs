@@ -48,6 +48,18 @@ pub struct Budget {
     /// Whether this world's device may go for good, once: it is unplugged, closed, given up, or its resets fail. In half of
     /// the worlds it does.
     pub device_may_die: bool,
+    /// Whether in each fourth world, by the seed, memory is short: clients have persistent buffers, more than there is room for,
+    /// which their jobs work on, and bind.
+    pub short_of_memory: bool,
+    /// The driver commits a bug: it does not flush what it unmaps.
+    pub skips_flushes: bool,
+}
+
+impl Budget {
+    /// Whether memory is short in the world of `seed`.
+    pub(super) const fn is_short(&self, seed: u64) -> bool {
+        self.short_of_memory && seed % 4 == 3
+    }
 }
 
 impl Default for Budget {
@@ -61,6 +73,8 @@ impl Default for Budget {
             lost_completions: 12,
             ring_resets_failing: 3,
             device_may_die: true,
+            short_of_memory: true,
+            skips_flushes: false,
         }
     }
 }
@@ -82,6 +96,8 @@ pub struct Outcome {
     pub jobs: u64,
     /// Resets that the device ended.
     pub resets: u64,
+    /// How often a persistent buffer gave way where memory was short.
+    pub evictions: u64,
     /// How often a user was banned.
     pub bans: u64,
     /// When it was over.
@@ -123,19 +139,27 @@ impl fmt::Display for Outcome {
 pub fn run(seed: u64, budget: Budget) -> Outcome {
     let mut chance = Rng::new(seed);
     let ear = Ear::default();
-    let config = config(&mut chance, &ear);
-    #[expect(clippy::expect_used, reason = "documented above")]
-    let mut host = SimHost::new(config).expect("no memory for a simulated device");
+    let mut config = config(&mut chance, &ear);
     let dies_at = small(&mut chance, 2 * budget.steps.max(1));
     let dies_at = Some(dies_at).filter(|at| budget.device_may_die && *at <= budget.steps);
+    let short = budget.is_short(seed);
     // A device that will die has all its queues before.
-    let share = if dies_at.is_some() { 1 } else { [1, 2, 4][pick(&mut chance, 3).unwrap_or(0)] };
+    let share = match (dies_at, short) {
+        (Some(_), _) => 1,
+        (None, true) => 4,
+        (None, false) => [1, 2, 4][pick(&mut chance, 3).unwrap_or(0)],
+    };
+    if short {
+        config.gpu.memory_bytes = short_bytes(budget.queues / share);
+    }
+    #[expect(clippy::expect_used, reason = "documented above")]
+    let mut host = SimHost::new(config).expect("no memory for a simulated device");
     let pace = Pace { job_us: [1_500, 20_000], pause_ns: [300 * US, 5 * MS, 120 * MS], watchdog: WATCHDOG_DEFAULT };
     let society = Society::new(&mut chance, host.executor(), ear, budget.queues);
     if let Some(pool) = society.pool {
         host.watch_pool(pool);
     }
-    let commons = Commons::new(&mut host, society, pace, (budget.queues / share).max(2), REMEMBERED, budget);
+    let commons = Commons::new(&mut host, society, pace, (budget.queues / share).max(2), REMEMBERED, short, budget);
     let mut actor = Actor::new(&host, Arc::clone(&commons), chance, dies_at);
     actor.fill(&host, budget.queues);
     for _ in 0..budget.steps {
@@ -148,6 +172,11 @@ pub fn run(seed: u64, budget: Budget) -> Outcome {
     actor.drop_everything(&host);
     let seen = end(host, &commons, &mut wrong);
     Outcome { seed, threads: None, wrong, ..seen }
+}
+
+/// Memory of a device where it is short: what so many clients take for themselves, and little more.
+pub(super) fn short_bytes(alive: u32) -> u64 {
+    (3 << 19) + u64::from(alive) * (80 << 10)
 }
 
 fn config(chance: &mut Rng, ear: &Ear) -> HostConfig {
@@ -203,7 +232,7 @@ pub(super) fn end(host: SimHost, commons: &Commons, wrong: &mut Vec<String>) -> 
     if host.bytes_in_use() > 0 {
         wrong.push(format!("after {DRAIN:?} {} bytes of device memory are taken", host.bytes_in_use()));
     }
-    let (resets, ended) = (host.resets(), host.now());
+    let (resets, evictions, ended) = (host.resets(), host.evictions(), host.now());
     let mut hasher = DefaultHasher::new();
     for seen in host.take_log() {
         seen.hash(&mut hasher);
@@ -226,7 +255,20 @@ pub(super) fn end(host: SimHost, commons: &Commons, wrong: &mut Vec<String>) -> 
     }
     let (jobs, digest) = (jobs.len() as u64, hasher.finish());
     let queues = commons.jobs.queues();
-    Outcome { seed: 0, threads: None, audit, hits, queues, jobs, resets, bans, ended, digest, wrong: Vec::new() }
+    Outcome {
+        seed: 0,
+        threads: None,
+        audit,
+        hits,
+        queues,
+        jobs,
+        resets,
+        evictions,
+        bans,
+        ended,
+        digest,
+        wrong: Vec::new(),
+    }
 }
 
 fn numbers(audit: &Audit) -> String {
@@ -240,6 +282,7 @@ fn numbers(audit: &Audit) -> String {
         ("leases_leaked", audit.leases_leaked),
         ("bytes_leaked", audit.bytes_leaked),
         ("quarantined_bytes", audit.quarantined_bytes),
+        ("stale_translations", audit.stale_translations),
         ("payloads not released", audit.payloads_created.abs_diff(audit.payloads_released)),
     ];
     let bad = counts.iter().filter(|(_, count)| *count > 0);

@@ -1,15 +1,21 @@
 //! What an actor submits: jobs of all kinds, with faults, dependencies and waits.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::sync::Arc;
 use core::time::Duration;
+use outlive::vm::{Bo, Flags, Request, Source};
 use outlive::{Dependency, Fence, OnError, Principal, UserFence};
 
 use super::actor::Actor;
 use super::commons::{Slot, pick, small, some, take};
 use super::deeds::{Remembered, injected, lock};
 use super::hits::{Known, Place};
-use crate::driver::{JobSpec, SimHost, Work};
+use crate::driver::{JobSpec, SimHost, SimVm, VM_START, Work};
 use crate::gpu::FaultKind;
+
+/// Buffers that one actor keeps bound.
+const BOUND_MAX: usize = 12;
 
 impl Actor {
     fn fault(&mut self) -> Option<FaultKind> {
@@ -76,8 +82,35 @@ impl Actor {
     pub(crate) fn submit(&mut self) {
         let Some(slot) = self.some_slot() else { return };
         for _ in 0..1 + self.chance.below(4) {
-            let spec = self.spec(&slot);
+            let mut spec = self.spec(&slot);
+            if !slot.set.pieces.is_empty() && !self.one_in(4) {
+                let count = slot.set.pieces.len();
+                let places: BTreeSet<usize> =
+                    (0..1 + self.chance.below(3)).filter_map(|_| pick(&mut self.chance, count)).collect();
+                spec.pieces = places.into_iter().map(|place| Arc::clone(&slot.set.pieces[place])).collect();
+            }
             self.submit_to(&slot, spec);
+        }
+        if let Some(vm) = slot.set.vm.filter(|_| self.one_in(4)) {
+            self.bind(&vm);
+        }
+    }
+
+    /// A new buffer is bound somewhere in an address space, once something is over that may take a while. No job goes there, so
+    /// whoever dies before it is bound faults none.
+    fn bind(&mut self, vm: &SimVm) {
+        let Ok(bo) = vm.local((1 + self.chance.below(16)) << 12) else { return };
+        let Ok(pair) = vm.open(&bo) else { return };
+        let after = some(&mut self.chance, &self.commons.remembered)
+            .map(|earlier| Dependency::on(earlier.job.fences.finished()).on_error(OnError::Run));
+        let source = Source::Bo { bo: pair.id(), offset: 0 };
+        let (va, len) = (VM_START + (self.chance.below(64) << 12), bo.core().size());
+        let map = Request::Map { va, len, source, flags: Flags::NONE, data: () };
+        let unmap = Request::Unmap { va: VM_START + (self.chance.below(64) << 12), len: 1 << 12 };
+        drop(vm.bind(&[map, unmap], after.into_iter().collect()));
+        self.bound.push((bo, pair));
+        if self.bound.len() > BOUND_MAX {
+            drop(self.take_own(|actor| &mut actor.bound));
         }
     }
 

@@ -18,7 +18,7 @@ use std::thread;
 use super::actor::Actor;
 use super::commons::{Commons, Pace, small};
 use super::society::{Ear, Society};
-use super::storm::{Budget, CALM, Outcome, calm_down, end, wait_for_fences};
+use super::storm::{Budget, CALM, Outcome, calm_down, end, short_bytes, wait_for_fences};
 use crate::driver::{HostClock, HostConfig, SimHost};
 use crate::gpu::Config;
 use crate::gpu::rng::Rng;
@@ -63,6 +63,7 @@ impl Plan {
             lost_completions,
             ring_resets_failing: 3,
             device_may_die: true,
+            ..Budget::default()
         }
     }
 }
@@ -75,14 +76,18 @@ impl Plan {
 pub fn run_threads(seed: u64, plan: Plan) -> Outcome {
     let mut chance = Rng::new(seed);
     let ear = Ear::default();
+    let short = plan.budget().is_short(seed);
+    let mut config = config(&mut chance, plan, &ear);
+    if short {
+        config.gpu.memory_bytes = short_bytes(plan.alive);
+    }
     #[expect(clippy::expect_used, reason = "documented above")]
-    let mut host =
-        SimHost::new(config(&mut chance, plan, &ear)).expect("no memory or no threads for a simulated device");
+    let mut host = SimHost::new(config).expect("no memory or no threads for a simulated device");
     let watchdog = Duration::from_millis(200);
     let pace = Pace { job_us: [200, 3_000], pause_ns: [50 * US, 500 * US, 3 * MS], watchdog };
     let remembered = 24 * usize::try_from(plan.threads).unwrap_or(1);
     let society = Society::new(&mut chance, host.executor(), ear, plan.queues);
-    let commons = Commons::new(&mut host, society, pace, plan.alive, remembered, plan.budget());
+    let commons = Commons::new(&mut host, society, pace, plan.alive, remembered, short, plan.budget());
     let murderer = small(&mut chance, plan.threads);
     let dies_at = small(&mut chance, plan.steps.max(1));
     let actors = (0..plan.threads).map(|thread| {
