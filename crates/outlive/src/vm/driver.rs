@@ -65,7 +65,9 @@ pub trait ImmediateDriver: VmDriver {
     type Room: Send + 'static;
 
     /// Carries one step out on the page tables. Nobody else changes them, or the space, meanwhile. All memory that it takes is in
-    /// `cx.room`; there is none where what was closed is cleared, which takes none: whole mappings go.
+    /// `cx.room`; there is none where what was closed is cleared, which takes none: whole mappings go, but for what was mapped over
+    /// them. Such a map finds their entries, and takes their place; where it cuts huge ones, that is among
+    /// [`splits`](super::Prepared::splits).
     ///
     /// # Errors
     /// It cannot be done. The bind job fails with this, and the address space is poisoned; what was to be cleared is never

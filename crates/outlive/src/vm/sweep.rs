@@ -2,7 +2,6 @@
 //! that no bind job waits for more than that. Unmaps what was closed by steps of the same kind as bind jobs do, and frees what
 //! bind jobs leave over.
 
-use super::Step;
 use super::body::SLICE;
 use super::clear::{ToClear, What};
 use super::driver::{BindCx, ImmediateDriver};
@@ -11,6 +10,7 @@ use super::range::VaRange;
 use super::shared::{VmInner, Whole};
 use super::table::Table;
 use super::work::{Next, next};
+use super::{Mapping, Step};
 use crate::FenceError;
 use crate::check;
 use crate::exec::object::Object;
@@ -123,9 +123,9 @@ impl Cursor {
 }
 
 /// Unmaps some, in the manner of a batch.
-fn slice<D: ImmediateDriver>(
+fn slice<'a, D: ImmediateDriver>(
     vm: &VmInner<D>,
-    moment: &Moment<D>,
+    moment: &'a Moment<D>,
     to_clear: &ToClear<D>,
     at: &mut Cursor,
 ) -> Result<(), FenceError> {
@@ -138,10 +138,22 @@ fn slice<D: ImmediateDriver>(
         let mut cx = BindCx { vm: &vm.data, room: None, space, closing };
         vm.device.driver.bind(&mut cx, &Step::Unmap { mapping, keep: false })
     };
+    // Where something is mapped by now, its entries have taken the place of those that were closed.
+    let unmap_rest = |mapping: Mapping<&'a D::Mapping>| {
+        let mut left = Some(mapping.range);
+        for by_now in space.overlapping(mapping.range).map(|other| other.range) {
+            let Some(rest) = left else { break };
+            if rest.base() < by_now.base() {
+                unmap(mapping.piece(VaRange::between(rest.base(), by_now.base() - 1)))?;
+            }
+            left = (by_now.last() < rest.last()).then(|| VaRange::between(by_now.last() + 1, rest.last()));
+        }
+        left.map_or(Ok(()), |rest| unmap(mapping.piece(rest)))
+    };
     match (at, closing) {
         (Cursor::Bo(slot), Some(pair)) => {
             let mut mappings = space.detached_from(pair.id, *slot);
-            mappings.by_ref().take(SLICE).try_for_each(unmap)?;
+            mappings.by_ref().take(SLICE).try_for_each(unmap_rest)?;
             *slot = mappings.at();
         }
         (Cursor::Whole(from), _) => {

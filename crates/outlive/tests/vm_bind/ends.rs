@@ -276,6 +276,26 @@ fn a_look_that_is_forgotten_while_a_buffer_is_opened_is_no_harm_to_others() {
     rig.idle();
 }
 
+/// What was closed is cleared late; by then something else is mapped where it was, and stays.
+#[test]
+fn what_is_mapped_over_what_is_still_to_be_cleared_stays() {
+    let rig = Rig::new();
+    let (vm, pair) = rig.opened(8);
+    let other = rig.open(&vm, &rig.external(2));
+    assert_eq!(rig.bind(&vm, &[rig.map(&pair, 0, 8)]).finished().status(), OK);
+    let job = rig.job(vm.in_use().unwrap());
+    drop(pair);
+    assert_eq!(rig.bind(&vm, &[rig.map(&other, 2, 2), rig.map(&other, 7, 2)]).finished().status(), OK);
+    rig.idle();
+    assert_eq!(vm.data().pages(), (0..9).collect::<Vec<_>>(), "a job may use the rest");
+    rig.finish();
+    rig.idle();
+    assert_eq!((job.retired().status(), vm.data().pages()), (OK, vec![2, 3, 7, 8]));
+    assert_eq!((other.bo().reach(), rig.books.of(Kind::Buffer)), (4, 1));
+    drop((vm, other));
+    rig.all_gone();
+}
+
 #[test]
 fn who_closes_by_hand_says_when_it_is_cleared() {
     let rig = Rig::new();
