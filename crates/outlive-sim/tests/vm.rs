@@ -262,6 +262,34 @@ fn what_is_mapped_in_the_place_of_what_was_closed_stays() {
     }
 }
 
+/// What came in the place of something closed is closed in its turn, with a job at work in it. The first is cleared meanwhile, but
+/// not the entries that the job works through.
+#[test]
+fn what_came_in_its_place_and_was_closed_too_stays_for_its_own_job() {
+    let host = host(16);
+    let Owner { client, vm, bo, pair } = Owner::new(&host, 2 * MIB, &[]);
+    let second = vm.local(MIB).unwrap();
+    let open = vm.open(&second).unwrap();
+    let first_use = vm.vm().in_use().unwrap();
+    drop((pair, bo));
+    vm.change(&[map(&vm, &second, MIB / 2, MIB)]).unwrap();
+    let bytes = Work::Copy.data_bytes();
+    let job = vm.submit(&client, JobSpec::new(5 * MS, Work::Copy), VM_START + MIB / 2, bytes).unwrap();
+    host.run_for(MS);
+    drop(open);
+    assert_eq!(vm.vm().status().to_clear, 1, "the second is taken out by the next edit");
+    drop(vm.vm().edit().unwrap());
+    assert_eq!(vm.vm().status().to_clear, 2);
+    drop(first_use);
+    host.run_for(MS);
+    assert_eq!((vm.vm().status().to_clear, job.retired().is_signaled()), (1, false), "the first is cleared");
+    assert!(host.run_while_waiting(NEVER, || job.retired().is_signaled() && vm.vm().status().to_clear == 0));
+    assert_eq!(job.finished().status(), Status::Signaled(Ok(())));
+    drop((second, vm, client));
+    let audit = finish(host);
+    assert!(audit.is_clean(), "{audit:#?}");
+}
+
 /// A client dies with a bind that waits, a bind that was cancelled, jobs on the hardware and jobs behind them.
 #[test]
 fn a_client_killed_in_mid_bind_leaves_no_page_mapped_and_no_byte() {

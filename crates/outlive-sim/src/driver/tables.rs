@@ -221,18 +221,11 @@ impl SimTables {
         Ok(())
     }
 
-    /// Takes out the entries in `range`, which was closed, but for those of `mapped`, ascending, which is mapped there by now.
-    fn clear_but(&self, range: VaRange, mapped: &[VaRange]) -> Result<(), MapError> {
+    /// Takes the entries of `range` out, which was closed, as far as they are `to_clear`'s.
+    fn clear(&self, edit: &Edit<SimDriver>, to_clear: &ToClear<SimDriver>, range: VaRange) -> Result<(), MapError> {
         self.with(|tables, memory| {
-            let mut at = range.base();
-            for other in mapped.iter().filter(|other| self.under_way.is_written(**other)) {
-                if at < other.base() {
-                    tables.unmap_range(memory, Va(at), other.base() - at)?;
-                }
-                at = at.max(other.last().saturating_add(1));
-            }
-            let end = range.last() + 1;
-            if at < end { tables.unmap_range(memory, Va(at), end - at) } else { Ok(()) }
+            let mut parts = edit.still_there(to_clear, range, |range| self.under_way.is_written(range));
+            parts.try_for_each(|part| tables.unmap_range(memory, Va(part.base()), part.len()))
         })?;
         self.flush(range.base(), range.len());
         Ok(())
@@ -369,13 +362,10 @@ impl VmDriver for SimDriver {
 impl StagedDriver for SimDriver {
     fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>) {
         let tables = to_clear.vm_data();
-        let is_whole = to_clear.bo().is_none();
-        for range in edit.clearing(&to_clear).map(|mapping| mapping.range) {
-            let by_now = edit.overlapping(range).map(|mapping| mapping.range).filter(|_| !is_whole);
-            // Nothing is split that was not when something was mapped over it: cannot want memory.
-            if tables.clear_but(range, &by_now.collect::<Vec<_>>()).is_err() {
-                return;
-            }
+        // Nothing is split that was not when something was mapped over it: cannot want memory.
+        let mut ranges = edit.clearing(&to_clear).map(|mapping| mapping.range);
+        if ranges.any(|range| tables.clear(edit, &to_clear, range).is_err()) {
+            return;
         }
         match to_clear.bo() {
             Some((_, opened)) => opened.unmapped(),

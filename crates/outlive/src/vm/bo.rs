@@ -68,6 +68,8 @@ pub(super) struct Place<V> {
     /// The first of its mappings.
     pub(super) head: Slot,
     pub(super) mappings: usize,
+    /// When it was last mapped, counted in mappings of the whole space.
+    pub(super) mapped_at: u64,
     /// `None` if the place is free.
     data: Option<V>,
     next_free: u32,
@@ -124,14 +126,23 @@ impl<V> Bos<V> {
                 return None;
             }
             #[expect(clippy::disallowed_methods, reason = "there is room")]
-            self.places.push(Place { serial: 0, size: 0, head, mappings: 0, data: None, next_free: NOWHERE });
+            self.places.push(Place {
+                serial: 0,
+                size: 0,
+                head,
+                mappings: 0,
+                mapped_at: 0,
+                data: None,
+                next_free: NOWHERE,
+            });
             self.free = place;
         }
         let place = self.free;
         let id = BoId { serial: next_id(), place };
         let entry = &mut self.places[place as usize];
         self.free = entry.next_free;
-        *entry = Place { serial: id.serial, size, head, mappings: 0, data: None, next_free: NOWHERE };
+        let serial = id.serial;
+        *entry = Place { serial, size, head, mappings: 0, mapped_at: 0, data: None, next_free: NOWHERE };
         Some(id)
     }
 

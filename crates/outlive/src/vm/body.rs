@@ -2,11 +2,11 @@
 
 use super::driver::VmDriver;
 use super::grace::Ticket;
-use super::pairs::{OpenBo, PairInner, Phase};
+use super::pairs::{OpenBo, OpenPairs, PairInner, Phase};
 use super::shared::{Figures, VmInner, Whole};
 use super::space::Space;
 use super::table::Table;
-use super::{BoId, Detached, VmBo};
+use super::{BoId, Detached, VaRange, VmBo};
 use crate::exec::object::Object;
 
 /// What only the one who has the turn, or the moment, may touch.
@@ -16,9 +16,15 @@ pub(super) struct Body<D: VmDriver> {
     /// Bytes of all open buffers.
     pub(super) bytes: u64,
     pub(super) bos_max: usize,
+    /// Pairs whose mappings are out and not all freed, in the order in which they were closed.
+    outs: OpenPairs<D>,
 }
 
 impl<D: VmDriver> Body<D> {
+    pub(super) const fn new(space: Space<OpenBo<D>, D::Mapping>, bos_max: usize) -> Self {
+        Self { space, table: Table::new(), bytes: 0, bos_max, outs: OpenPairs::new() }
+    }
+
     pub(super) fn figures(&self) -> Figures {
         Figures { mappings: self.space.len(), bos: self.table.len(), bytes: self.bytes, memory: self.space.memory() }
     }
@@ -53,6 +59,7 @@ impl<D: VmDriver> Body<D> {
         let mut state = vm.state.lock();
         state.unlist(&pair);
         state.out += 1;
+        self.outs.push(&pair);
         // Only now: a change that had the turn when the buffer was closed may have taken mappings of it out.
         let ticket = state.grace.ticket();
         let phase = {
@@ -68,6 +75,60 @@ impl<D: VmDriver> Body<D> {
                 drop(pair);
             }
         }
+    }
+
+    /// The parts of `range` where entries of `pair` still are, ascending. Those that something else took the place of are not its any
+    /// more, be that mapped now, or closed since and still to be cleared for itself. `written` says of a range that came later
+    /// whether its entries have been written; until then, those of `pair` are there.
+    ///
+    /// Looks through all that was mapped after `pair` was closed and is closed itself, for each part: usually nothing.
+    pub(super) fn still_there<'a>(
+        &'a self,
+        pair: &'a PairInner<D>,
+        range: VaRange,
+        written: impl Fn(VaRange) -> bool + 'a,
+    ) -> impl Iterator<Item = VaRange> + 'a {
+        let mut left = Some(range);
+        core::iter::from_fn(move || {
+            let part = self.first_there(pair, left.take()?, &written)?;
+            left = (part.last() < range.last()).then(|| VaRange::between(part.last() + 1, range.last()));
+            Some(part)
+        })
+    }
+
+    fn first_there(
+        &self,
+        pair: &PairInner<D>,
+        mut left: VaRange,
+        written: &impl Fn(VaRange) -> bool,
+    ) -> Option<VaRange> {
+        loop {
+            // Ascending, so the first is the lowest.
+            let by_now = self.space.overlapping(left).map(|mapping| mapping.range).find(|range| written(*range));
+            let since = self.closed_since(pair).filter(|range| range.overlaps(left) && written(*range));
+            let Some(other) = since.chain(by_now).min_by_key(|range| range.base()) else { return Some(left) };
+            if other.base() > left.base() {
+                return Some(VaRange::between(left.base(), other.base() - 1));
+            }
+            if other.last() >= left.last() {
+                return None;
+            }
+            left = VaRange::between(other.last() + 1, left.last());
+        }
+    }
+
+    /// What was mapped after `pair` was closed, is closed as well, and not cleared.
+    fn closed_since(&self, pair: &PairInner<D>) -> impl Iterator<Item = VaRange> {
+        let closed_at = pair.state.lock().out.as_ref().map(|(detached, _)| detached.closed_at());
+        let later = closed_at.map(|closed_at| {
+            self.outs.behind(pair).filter_map(move |later| {
+                let own = later.state.lock();
+                let (detached, _) = own.out.as_ref()?;
+                let counts = own.phase != Phase::Cleared && detached.was_mapped_after(closed_at);
+                counts.then(|| self.space.detached(detached))
+            })
+        });
+        later.into_iter().flatten().flatten().map(|mapping| mapping.range)
     }
 
     /// Another handle on the pair of the buffer of this number, if it is open here. O(1).
@@ -106,6 +167,9 @@ impl<D: VmDriver> Body<D> {
         let mut state = vm.state.lock();
         if detached.is_empty() {
             state.out -= 1;
+            if let Some(pair) = &left {
+                self.outs.remove(pair);
+            }
         } else if let Some(pair) = left.take() {
             pair.state.lock().out = Some((detached, ticket));
             state.done.push(pair);

@@ -21,7 +21,7 @@ use super::driver::{ImmediateDriver, StagedDriver};
 use super::mapping::Mapping;
 use super::pairs::{Over, PairInner, Phase};
 use super::shared::{VmInner, Whole};
-use super::{Edit, Iter, OpenBo, Space};
+use super::{Edit, Iter, OpenBo, Space, VaRange};
 use crate::exec::object::Object;
 use crate::sabotage::{self, Sabotage};
 use core::fmt;
@@ -213,6 +213,27 @@ impl<D: VmDriver> Edit<D> {
     #[must_use]
     pub fn clearing(&self, to_clear: &ToClear<D>) -> Clearing<'_, D> {
         Clearing::of(self, self.vm(), to_clear)
+    }
+
+    /// The parts of `range`, that of a mapping of [`Edit::clearing`], where its entries still are, ascending. Where something was
+    /// mapped since the close, be that mapped now or closed in its turn and still to be cleared for itself, other entries have
+    /// taken their place. For a whole address space: `range`.
+    ///
+    /// `written` says of a range that came later whether its entries have been written: always, if the driver writes them
+    /// before the next edit.
+    pub fn still_there<'a>(
+        &'a self,
+        to_clear: &'a ToClear<D>,
+        range: VaRange,
+        written: impl Fn(VaRange) -> bool + 'a,
+    ) -> impl Iterator<Item = VaRange> + 'a {
+        let (whole, pair) = match to_clear.what() {
+            _ if !to_clear.is_of(self.vm()) => (None, None),
+            What::Vm(_) => (Some(range), None),
+            What::Bo(pair) => (None, Some(pair)),
+        };
+        let parts = pair.map(|pair| self.body().still_there(pair, range, written));
+        whole.into_iter().chain(parts.into_iter().flatten())
     }
 }
 

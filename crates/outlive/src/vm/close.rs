@@ -13,9 +13,9 @@ impl<V, M> Space<V, M> {
     /// (a buffer that is not open here has nothing to be cleared), and is legal in the signalling path. O(log n) for each of
     /// its mappings.
     pub fn close_bo(&mut self, bo: BoId) -> Option<Detached<V>> {
-        let (head, mappings) = self.store.detach_bo(bo);
+        let (head, mappings, mapped_at) = self.store.detach_bo(bo);
         let data = self.store.bos.close(bo)?;
-        Some(Detached { space: self.id, bo, data, head, mappings })
+        Some(Detached { space: self.id, bo, data, head, mappings, mapped_at, closed_at: self.store.maps })
     }
 
     /// The mappings that `detached` stands for, in no order; none if it came from another space, or if this one was closed
@@ -88,6 +88,9 @@ pub struct Detached<V> {
     data: V,
     head: Slot,
     mappings: usize,
+    /// When it was last mapped, and when closed; [`Store::maps`].
+    mapped_at: u64,
+    closed_at: u64,
 }
 
 impl<V> Detached<V> {
@@ -106,6 +109,16 @@ impl<V> Detached<V> {
     /// The first of the mappings.
     pub(super) const fn head(&self) -> Slot {
         self.head
+    }
+
+    /// When it was closed, counted in mappings that had come to the space.
+    pub(super) const fn closed_at(&self) -> u64 {
+        self.closed_at
+    }
+
+    /// Whether any of its mappings came after that.
+    pub(super) const fn was_mapped_after(&self, closed_at: u64) -> bool {
+        self.mapped_at > closed_at
     }
 
     /// How many mappings are to be cleared.

@@ -49,9 +49,8 @@ pub trait StagedDriver: VmDriver {
     /// them is on the hardware any more. Dropping `to_clear` says that it could not be done: it is never freed, and
     /// counted ([`VmStatus::quarantined`](super::VmStatus::quarantined)).
     ///
-    /// Something else may have been mapped at the same addresses since the close
-    /// ([`Space::overlapping`](super::Space::overlapping)): whoever writes entries where some are replaces them, and those that
-    /// are written by now are not this one's to clear.
+    /// Something else may have been mapped at the same addresses since the close: whoever writes entries where some are replaces
+    /// them, and those that are written by now are not this one's to clear ([`Edit::still_there`]).
     fn clear(&self, edit: &mut Edit<Self>, to_clear: ToClear<Self>);
 }
 

@@ -127,7 +127,7 @@ impl<D: VmDriver> Edit<D> {
         &self.vm
     }
 
-    fn body(&self) -> &Body<D> {
+    pub(super) fn body(&self) -> &Body<D> {
         match &self.body {
             Some(body) => body,
             None => unreachable!("there until it is dropped"),

@@ -17,7 +17,6 @@ use super::range::VaRange;
 use super::request::{PlanError, Request};
 use super::shared::{Parts, Sweep, VmInner, Whole};
 use super::space::{Geometry, Space, SpaceError};
-use super::table::Table;
 use super::usage::VmUse;
 use super::{sweep, work};
 use crate::device::Device;
@@ -273,7 +272,7 @@ impl<D: VmDriver, M: Mode> Vm<D, M> {
             // What the first promise allocates.
             drop(space.store.promise(0)?);
         }
-        let body = Body { space, table: Table::new(), bytes: 0, bos_max: config.bos_max };
+        let body = Body::new(space, config.bos_max);
         let (source, drained) = UserFence::new(device.executor(), "address space gone")?;
         let parts = Parts {
             sweep,

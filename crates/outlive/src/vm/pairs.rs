@@ -214,8 +214,9 @@ impl<D: VmDriver> Pairs<D> {
     }
 }
 
-/// A list of pairs that counts none of them. Under the VM's lock. Each takes itself out before it goes: when its mappings do,
-/// or, once the whole VM was cleared, with its last handle or after it.
+/// A list of pairs that counts none of them. Under the VM's lock: of those that are open. Each leaves before it goes: when its
+/// mappings do, or, once the whole VM was cleared, with its last handle or after it. Then, with the space: of those that are
+/// out, in that order, until the last of their mappings is freed.
 pub(super) struct OpenPairs<D: VmDriver> {
     list: List,
     len: usize,
@@ -236,14 +237,25 @@ impl<D: VmDriver> OpenPairs<D> {
 
     pub(super) fn push(&mut self, pair: &PairInner<D>) {
         self.len += 1;
-        // SAFETY: new, so in no list; it takes itself out before it goes; the lock is held.
+        // SAFETY: in no list: it is new, or was taken out of the one before; it is taken out of this before it goes; who has
+        // the list exclusively has what guards it.
         unsafe { self.list.push_back(NonNull::from(&pair.open_link)) };
     }
 
     pub(super) fn remove(&mut self, pair: &PairInner<D>) {
         self.len -= 1;
-        // SAFETY: in this list since it was opened; the lock is held.
+        // SAFETY: in this list, says the caller, who has it exclusively.
         unsafe { self.list.remove(NonNull::from(&pair.open_link)) };
+    }
+
+    /// Those behind `pair`, which is in the list.
+    pub(super) fn behind(&self, pair: &PairInner<D>) -> impl Iterator<Item = &PairInner<D>> {
+        // SAFETY: in this list, says the caller; nobody changes it while it is borrowed.
+        let next = |link| unsafe { self.list.next(link) };
+        core::iter::successors(next(NonNull::from(&pair.open_link)), move |link| next(*link)).map(|link| {
+            // SAFETY: only `open_link`s of pairs are in the list, each alive as long as it is there.
+            unsafe { link.byte_sub(offset_of!(PairInner<D>, open_link)).cast::<PairInner<D>>().as_ref() }
+        })
     }
 
     /// Each, counted. `visit` runs under the VM's lock.

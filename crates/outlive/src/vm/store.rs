@@ -78,6 +78,8 @@ pub(super) struct Store<V, M> {
     pub(super) tree: Tree<u64, Body<M>>,
     pub(super) bos: Bos<V>,
     links: HeapVec<Link>,
+    /// How many mappings of buffers have come so far: the time, for what was closed and what came in its place.
+    pub(super) maps: u64,
     /// The first of the mappings that were taken out and still hold their data.
     parked: Slot,
     /// Of those, the first that were set apart.
@@ -126,7 +128,7 @@ impl Drop for Promise {
 impl<V, M> Store<V, M> {
     pub(super) const fn new() -> Self {
         let (parked, apart) = (Slot::NONE, Slot::NONE);
-        Self { tree: Tree::new(), bos: Bos::new(), links: HeapVec::new(), parked, apart, promised: None }
+        Self { tree: Tree::new(), bos: Bos::new(), links: HeapVec::new(), maps: 0, parked, apart, promised: None }
     }
 
     /// How many mappings may be added without asking.
@@ -343,16 +345,16 @@ impl<V, M> Store<V, M> {
         self.parked != Slot::NONE && self.apart == Slot::NONE
     }
 
-    /// Takes all mappings of `id` out of the tree and leaves them linked: the first, and how many.
-    pub(super) fn detach_bo(&mut self, id: BoId) -> (Slot, usize) {
-        let Some(place) = self.bos.find(id) else { return (Slot::NONE, 0) };
-        let (head, count) = (place.head, place.mappings);
+    /// Takes all mappings of `id` out of the tree and leaves them linked: the first, how many, and when the last came.
+    pub(super) fn detach_bo(&mut self, id: BoId) -> (Slot, usize, u64) {
+        let Some(place) = self.bos.find(id) else { return (Slot::NONE, 0, 0) };
+        let (head, count, mapped_at) = (place.head, place.mappings, place.mapped_at);
         let mut slot = head;
         while let Some(link) = self.links.get(slot.index()) {
             self.tree.detach(slot);
             slot = link.next;
         }
-        (head, count)
+        (head, count, mapped_at)
     }
 
     /// Puts the mapping at `slot` into its buffer's list.
@@ -363,6 +365,8 @@ impl<V, M> Store<V, M> {
     /// Puts the mapping at `slot` into the list of the buffer at `place`.
     fn link_to(&mut self, place: Option<u32>, slot: Slot) {
         let Some(place) = place.and_then(|place| self.bos.at_mut(place)) else { return };
+        self.maps += 1;
+        place.mapped_at = self.maps;
         place.mappings += 1;
         let next = core::mem::replace(&mut place.head, slot);
         self.set_link(slot, Link { prev: Slot::NONE, next });

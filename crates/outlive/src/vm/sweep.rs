@@ -138,22 +138,13 @@ fn slice<'a, D: ImmediateDriver>(
         let mut cx = BindCx { vm: &vm.data, room: None, space, closing };
         vm.device.driver.bind(&mut cx, &Step::Unmap { mapping, keep: false })
     };
-    // Where something is mapped by now, its entries have taken the place of those that were closed.
-    let unmap_rest = |mapping: Mapping<&'a D::Mapping>| {
-        let mut left = Some(mapping.range);
-        for by_now in space.overlapping(mapping.range).map(|other| other.range) {
-            let Some(rest) = left else { break };
-            if rest.base() < by_now.base() {
-                unmap(mapping.piece(VaRange::between(rest.base(), by_now.base() - 1)))?;
-            }
-            left = (by_now.last() < rest.last()).then(|| VaRange::between(by_now.last() + 1, rest.last()));
-        }
-        left.map_or(Ok(()), |rest| unmap(mapping.piece(rest)))
-    };
     match (at, closing) {
         (Cursor::Bo(slot), Some(pair)) => {
             let mut mappings = space.detached_from(pair.id, *slot);
-            mappings.by_ref().take(SLICE).try_for_each(unmap_rest)?;
+            mappings.by_ref().take(SLICE).try_for_each(|mapping: Mapping<&'a D::Mapping>| {
+                let mut parts = moment.body().still_there(pair, mapping.range, |_| true);
+                parts.try_for_each(|part| unmap(mapping.piece(part)))
+            })?;
             *slot = mappings.at();
         }
         (Cursor::Whole(from), _) => {

@@ -296,6 +296,35 @@ fn what_is_mapped_over_what_is_still_to_be_cleared_stays() {
     rig.all_gone();
 }
 
+/// What came in the place of something closed is closed as well, while jobs that began before each use it. Each is cleared after
+/// its own jobs, the first without the entries of the second.
+#[test]
+fn what_was_mapped_over_it_and_closed_in_its_turn_stays_for_its_own_jobs() {
+    let rig = Rig::new();
+    let (vm, pair) = rig.opened(8);
+    let second = rig.open(&vm, &rig.external(8));
+    let third = rig.open(&vm, &rig.external(1));
+    assert_eq!(rig.bind(&vm, &[rig.map(&pair, 0, 8)]).finished().status(), OK);
+    let first_job = rig.job(vm.in_use().unwrap());
+    drop(pair);
+    assert_eq!(rig.bind(&vm, &[rig.map(&second, 2, 2), rig.map(&second, 7, 2)]).finished().status(), OK);
+    assert_eq!(rig.bind(&vm, &[rig.map(&third, 5, 1)]).finished().status(), OK);
+    let second_job = rig.job(vm.in_use().unwrap());
+    drop((second, third));
+    rig.idle();
+    assert_eq!(vm.data().pages(), (0..9).collect::<Vec<_>>(), "jobs may use all of it");
+    // Jobs end in order.
+    rig.finish();
+    rig.idle();
+    assert_eq!((first_job.retired().status(), second_job.retired().is_signaled()), (OK, false));
+    assert_eq!(vm.data().pages(), vec![2, 3, 5, 7, 8], "the second job may use these");
+    rig.finish();
+    rig.idle();
+    assert_eq!((second_job.retired().status(), vm.data().pages()), (OK, vec![]));
+    drop(vm);
+    rig.all_gone();
+}
+
 #[test]
 fn who_closes_by_hand_says_when_it_is_cleared() {
     let rig = Rig::new();
