@@ -253,8 +253,8 @@ impl<D: VmDriver> OpenPairs<D> {
         // SAFETY: in this list, says the caller; nobody changes it while it is borrowed.
         let next = |link| unsafe { self.list.next(link) };
         core::iter::successors(next(NonNull::from(&pair.open_link)), move |link| next(*link)).map(|link| {
-            // SAFETY: only `open_link`s of pairs are in the list, each alive as long as it is there.
-            unsafe { link.byte_sub(offset_of!(PairInner<D>, open_link)).cast::<PairInner<D>>().as_ref() }
+            // SAFETY: alive as long as it is in the list, which is borrowed.
+            unsafe { pair_of_open::<D>(link).as_ref() }
         })
     }
 
@@ -262,8 +262,7 @@ impl<D: VmDriver> OpenPairs<D> {
     pub(super) fn each(&self, mut visit: impl FnMut(Object<PairInner<D>>)) {
         let mut at = self.list.front();
         while let Some(link) = at {
-            // SAFETY: only `open_link`s of pairs are in the list.
-            let pair = unsafe { link.byte_sub(offset_of!(PairInner<D>, open_link)) }.cast::<PairInner<D>>();
+            let pair = pair_of_open::<D>(link);
             // SAFETY: a pair in the list is counted: by a handle, by `closing`, or by who takes it out of the list next.
             visit(unsafe { Object::from_alive(pair) });
             // SAFETY: in the list, whose lock is held.
@@ -275,6 +274,11 @@ impl<D: VmDriver> OpenPairs<D> {
 fn pair_of<D: VmDriver>(link: NonNull<Link>) -> NonNull<PairInner<D>> {
     // SAFETY: `link` is the field of a pair.
     unsafe { link.byte_sub(offset_of!(PairInner<D>, link)) }.cast()
+}
+
+fn pair_of_open<D: VmDriver>(link: NonNull<Link>) -> NonNull<PairInner<D>> {
+    // SAFETY: `link` is the field `open_link` of a pair.
+    unsafe { link.byte_sub(offset_of!(PairInner<D>, open_link)) }.cast()
 }
 
 /// An open buffer, as whoever has the turn at its VM sees it. Not counted.
