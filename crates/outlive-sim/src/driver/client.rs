@@ -65,7 +65,8 @@ pub enum SubmitError {
     Buffer(BufferError),
     /// The library said no.
     Refused(Refusal),
-    /// Somebody else submitted a job for the same persistent buffers at the same time: try again.
+    /// Somebody else submitted a job for the same persistent buffers, or bound something in the same address space, at the same
+    /// time: try again.
     Raced,
     /// A job that works on persistent buffers is submitted at once: they are brought in when it is committed.
     Held,
@@ -80,7 +81,7 @@ impl fmt::Display for SubmitError {
             Self::Buffer(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Raced => {
-                f.write_str("another job for the same persistent buffers was submitted meanwhile: try again")
+                f.write_str("another job for the same buffers or address space was submitted meanwhile: try again")
             }
             Self::Held => f.write_str("a job that works on persistent buffers cannot be held: submit it"),
             Self::Lock(error) => error.fmt(f),

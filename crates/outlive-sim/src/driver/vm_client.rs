@@ -1,9 +1,14 @@
 //! `SimVm`: a client's address space in its users' hands: buffers, binds, jobs that use whatever is mapped, eviction.
 //!
 //! # How a job is submitted
-//! Everything that the job may touch is locked ([`Vm::lock_all`]); what was evicted gets pages again and its entries back
-//! (the first lack of memory ends that, and the caller makes room and tries again: what has its pages keeps them); then the job
-//! is committed and its `retired` hung on all of it. Its payload carries a [`VmUse`](outlive::vm::VmUse).
+//! It is reserved first, to wait for the changes that are under way: that may drop other jobs' payloads, which may want turns and
+//! locks of their own. Then everything that it may touch is locked ([`Vm::lock_all`]); what was evicted gets pages again and its
+//! entries back (the first lack of memory ends that, and the caller makes room and tries again: what has its pages keeps them);
+//! then the job is committed and its `retired` hung on all of it; or it waits for too little, as the address space was changed
+//! meanwhile, and the caller tries again. If it is not committed, it is dropped without turn and locks. Its payload carries a
+//! [`VmUse`](outlive::vm::VmUse).
+//!
+//! A bind job is reserved and committed likewise; if it waits for too little it is reserved once more, here.
 //!
 //! An address space is staged, the client's own; or immediate, beside it in the same page tables (`vm_immediate`).
 //!
@@ -14,16 +19,18 @@ use alloc::sync::Arc;
 use core::cell::RefCell;
 use core::fmt;
 use outlive::resv::{LockError, Slot, Transaction, Usage};
+use outlive::trace::FenceId;
 use outlive::vm::{
-    BoCore, EditRefused, Flushed, Mode, OpenBo, PlanError, Request, Space, Staged, Step, Vm, VmBo, VmError, VmLocks,
+    BoCore, EditRefused, Flushed, Mode, OpenBo, PlanError, Request, Space, Staged, Step, VaRange, Vm, VmBo, VmError,
+    VmLocks, VmPlan,
 };
-use outlive::{Dependency, Device, Fence, JobFences, JobQueue, OpenError, QueueConfig, Refusal};
+use outlive::{Dependency, Device, Fence, JobFences, JobQueue, OpenError, QueueConfig, Refusal, Reserved};
 
 use super::binder::{self, BindJob, Binder, Change};
 use super::bo::{Pages, SimBo};
 use super::client::{SimQueue, SubmitError};
 use super::hardware::SimDriver;
-use super::job::{JobSpec, SimJob, VmWork};
+use super::job::{JobSpec, VmWork};
 use super::machine::Shared;
 use super::space::VM_START;
 use super::tables::Opened;
@@ -38,8 +45,13 @@ pub struct SimVm<M: Mode = Staged> {
     shared: Arc<Shared>,
 }
 
-/// A job that is still to be published.
-pub(super) type Work = (SimJob, JobSpec);
+/// A job that is still to be published, or was. Dropped without turn and locks.
+#[derive(Debug)]
+pub(super) struct Ready {
+    reserved: Option<Reserved<SimDriver>>,
+    /// Changes of the address space that it waits for.
+    changes: Vec<FenceId>,
+}
 
 /// Why something was not done. Nothing is left of it.
 #[derive(Debug)]
@@ -150,21 +162,22 @@ impl<M: Mode> SimVm<M> {
         Ok(SimBo::new(&self.shared, core, Pages::Large)?)
     }
 
-    /// The payload of a job that works here.
-    pub(super) fn payload(&self, queue: &SimQueue, mut spec: JobSpec, at: Va, bytes: u64) -> Result<Work, SimVmError> {
+    /// Reserves a job that works here, behind what is being bound. Not under the turn or a reservation.
+    pub(super) fn reserve(&self, queue: &SimQueue, mut spec: JobSpec, at: Va, bytes: u64) -> Result<Ready, SimVmError> {
         spec.vm = Some(VmWork { at, bytes, in_use: self.vm.in_use()? });
+        let changes = self.changes()?;
+        spec.after.extend(changes.iter().cloned().map(Dependency::from));
         let payload = queue.payload(&mut spec)?;
-        Ok((payload, spec))
+        let reserved = Some(queue.reserve_payload(payload, spec, 0)?);
+        Ok(Ready { reserved, changes: changes.iter().map(Fence::id).collect() })
     }
 
-    /// Locks all, has what was evicted brought back, and publishes.
+    /// Locks all, has what was evicted brought back, and publishes; or leaves the job where it is.
     pub(super) fn publish(
         &self,
-        queue: &SimQueue,
-        job: Work,
+        job: &mut Ready,
         bring_back: impl Fn(&SimBo) -> Result<(), SimVmError>,
     ) -> Result<JobFences, SimVmError> {
-        let mut job = Some(job);
         let submitted = Transaction::new().try_run::<VmLocks<'_, SimDriver>, _, SimVmError>(
             |attempt| {
                 let locks = self.vm.lock_all(attempt)?;
@@ -176,11 +189,11 @@ impl<M: Mode> SimVm<M> {
                 Ok(locks)
             },
             |sealed, locks| {
-                let (payload, mut spec) = job.take().unwrap_or_else(|| unreachable!("taken here, once"));
-                let own =
-                    self.vm.reservation().snapshot(Usage::Kernel).map_err(|error| SimVmError::Vm(error.into()))?;
-                spec.after.extend(own.iter().map(|(_, fence)| Dependency::from(Fence::clone(fence))));
-                let fences = queue.reserve_payload(payload, spec, 0)?.commit();
+                if self.changes()?.iter().any(|change| !job.changes.contains(&change.id())) {
+                    return Err(SubmitError::Raced.into());
+                }
+                let reserved = job.reserved.take().unwrap_or_else(|| unreachable!("committed here, once"));
+                let fences = reserved.commit();
                 locks.add(sealed, Usage::Bookkeep, Usage::Write, &fences.retired());
                 Ok(fences)
             },
@@ -190,11 +203,14 @@ impl<M: Mode> SimVm<M> {
 
     /// What the space says is mapped is what the page tables hold, and stays so while its reservation is locked.
     fn no_changes_under_way(&self) -> Result<(), SimVmError> {
+        self.changes()?.pop().map_or(Ok(()), |change| Err(SimVmError::Busy(change)))
+    }
+
+    /// Changes that binds are still to carry out.
+    fn changes(&self) -> Result<Vec<Fence>, SimVmError> {
         let changes = self.vm.reservation().snapshot(Usage::Kernel).map_err(|error| SimVmError::Vm(error.into()))?;
-        match changes.iter().find(|(_, change)| !change.is_signaled()) {
-            Some((_, change)) => Err(SimVmError::Busy(Fence::clone(change))),
-            None => Ok(()),
-        }
+        let changes = changes.iter().map(|(_, change)| Fence::clone(change));
+        Ok(changes.filter(|change| !change.is_signaled()).collect())
     }
 
     /// Puts the entries of `bo` back.
@@ -242,8 +258,7 @@ impl SimVm {
         of_users(requests)?;
         let mut edit = self.vm.edit()?;
         let plan = edit.plan(requests)?;
-        let ranges: Vec<_> = plan.steps().iter().map(Step::changes).collect();
-        if let Some(change) = self.vm.data().under_way().touching(&ranges).pop() {
+        if let Some(change) = self.vm.data().under_way().touching(&ranges_of(&plan)).pop() {
             return Err(SimVmError::Busy(change));
         }
         let promised = self.vm.data().promise(&plan)?;
@@ -260,10 +275,30 @@ impl SimVm {
     ///
     /// # Errors
     /// [`SimVmError`].
-    pub fn bind(&self, requests: &[Request], mut after: Vec<Dependency>) -> Result<JobFences, SimVmError> {
+    pub fn bind(&self, requests: &[Request], after: Vec<Dependency>) -> Result<JobFences, SimVmError> {
         of_users(requests)?;
-        let mut edit = self.vm.edit()?;
-        let plan = RefCell::new(Some(edit.plan(requests)?));
+        let mut earlier = Vec::new();
+        loop {
+            let after = after.iter().cloned().chain(earlier.iter().cloned().map(Dependency::from));
+            let reserved = self.binder.reserve_after(BindJob::new(), after);
+            let mut reserved = Some(reserved.map_err(|refused| SimVmError::Refused(refused.kind))?);
+            let mut edit = self.vm.edit()?;
+            let plan = edit.plan(requests)?;
+            let touching = self.vm.data().under_way().touching(&ranges_of(&plan));
+            if touching.iter().all(|change| earlier.contains(change)) {
+                return self.publish_bind(plan, &mut reserved);
+            }
+            earlier = touching;
+        }
+    }
+
+    /// Locks what `plan` needs, and publishes its job; or leaves that where it is.
+    fn publish_bind(
+        &self,
+        plan: VmPlan<'_, SimDriver>,
+        reserved: &mut Option<Reserved<Binder>>,
+    ) -> Result<JobFences, SimVmError> {
+        let plan = RefCell::new(Some(plan));
         let bound = Transaction::new().run::<Vec<Slot<'_>>, _>(
             |attempt| plan.borrow().as_ref().map_or(Ok(Vec::new()), |plan| plan.lock_bos(attempt)),
             |sealed, slots| {
@@ -274,15 +309,10 @@ impl SimVm {
                     Step::Unmap { .. } | Step::Remap { .. } => None,
                 };
                 let bos = plan.steps().iter().map(bo).collect();
-                let ranges: Vec<_> = plan.steps().iter().map(Step::changes).collect();
-                after.extend(self.vm.data().under_way().touching(&ranges).into_iter().map(Dependency::from));
+                let ranges = ranges_of(&plan);
                 let maps: Vec<_> =
                     plan.steps().iter().filter(|step| matches!(step, Step::Map { .. })).map(Step::changes).collect();
-                let reserved = self.binder.reserve_after(BindJob::new(), after);
-                let mut reserved = reserved.map_err(|refused| {
-                    self.vm.data().keep_promise(promised);
-                    SimVmError::Refused(refused.kind)
-                })?;
+                let mut reserved = reserved.take().unwrap_or_else(|| unreachable!("committed here, once"));
                 self.vm.data().under_way().add_unwritten(maps.into_iter());
                 reserved.bind(Change::Staged(binder::Staged::new(plan.commit(), bos, promised)));
                 let fences = reserved.commit();
@@ -301,15 +331,21 @@ impl SimVm {
     /// # Errors
     /// [`SimVmError::Memory`]: something that was evicted has no room. Make some and call again: what has its pages back by
     /// then keeps them. [`SimVmError::Busy`]: something was evicted, and changes that are still to be carried out come first.
+    /// [`SubmitError::Raced`]: somebody bound something meanwhile; try again.
     pub fn submit(&self, queue: &SimQueue, spec: JobSpec, va: u64, bytes: u64) -> Result<JobFences, SimVmError> {
         // It may need a turn of its own, for its commands.
-        let job = self.payload(queue, spec, Va(va), bytes)?;
+        let mut job = self.reserve(queue, spec, Va(va), bytes)?;
         let edit = self.vm.edit()?;
-        self.publish(queue, job, |bo| match edit.find_bo(bo) {
+        self.publish(&mut job, |bo| match edit.find_bo(bo) {
             Some(pair) => self.map_again(&edit, &pair),
             None => Ok(()),
         })
     }
+}
+
+/// What the steps of `plan` change.
+fn ranges_of(plan: &VmPlan<'_, SimDriver>) -> Vec<VaRange> {
+    plan.steps().iter().map(Step::changes).collect()
 }
 
 /// A user may change what users mapped.
@@ -322,3 +358,7 @@ fn of_users(requests: &[Request]) -> Result<(), SimVmError> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "vm_client_tests.rs"]
+mod tests;

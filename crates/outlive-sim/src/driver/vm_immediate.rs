@@ -75,8 +75,8 @@ impl SimVm<Immediate> {
     /// # Errors
     /// As there.
     pub fn submit(&self, queue: &SimQueue, spec: JobSpec, va: u64, bytes: u64) -> Result<JobFences, SimVmError> {
-        let job = self.payload(queue, spec, Va(va), bytes)?;
-        self.publish(queue, job, |bo| self.bring_back(bo))
+        let mut job = self.reserve(queue, spec, Va(va), bytes)?;
+        self.publish(&mut job, |bo| self.bring_back(bo))
     }
 
     /// Puts the entries of `bo` back. No change is under way, and none can be submitted, so what is seen in one moment still holds

@@ -144,7 +144,8 @@ impl<'i> Transaction<'i> {
         self
     }
 
-    /// Runs `lock` until it has all it wants, then `publish`, and gives all locks back.
+    /// Runs `lock` until it has all it wants, then `publish`, and gives all locks back. If `publish` does not run, it and what it
+    /// holds, a reserved job for one, is dropped after that.
     ///
     /// # Errors
     /// What `lock` returned, but [`LockError::Contended`]; and what makes locking illegal here or hopeless.
@@ -168,6 +169,8 @@ impl<'i> Transaction<'i> {
         mut lock: impl for<'a> FnMut(&mut Attempt<'a>) -> Result<P::In<'a>, E>,
         publish: impl for<'a> FnOnce(&mut Sealed<'a>, P::In<'a>) -> T,
     ) -> Result<T, E> {
+        // First, so that what it holds, if it does not run, is dropped when the locks have been given back.
+        let mut publish = Some(publish);
         let _ranked = Ranked::begin()?;
         let until = match self.timeout {
             Some(timeout) if timeout != Duration::MAX => sync_now().after(timeout),
@@ -175,7 +178,6 @@ impl<'i> Transaction<'i> {
         };
         let mut locks =
             Locks::new(until, self.interrupt.as_deref().map(Interrupt::flag), self.injection, self.refuses_duplicates);
-        let mut publish = Some(publish);
         loop {
             locks.begin()?;
             match attempt::<P, T, E>(&mut locks, &mut lock, &mut publish) {
@@ -199,11 +201,14 @@ fn attempt<'a, P: Carry, T, E>(
     if attempt.is_contended() {
         return Ended::Contended;
     }
-    match (locked, publish.take()) {
-        (Err(error), _) => Ended::Failed(error),
-        (Ok(carried), Some(publish)) => Ended::Done(publish(&mut attempt.seal(), carried)),
+    let carried = match locked {
+        Ok(carried) => carried,
+        Err(error) => return Ended::Failed(error),
+    };
+    match publish.take() {
+        Some(publish) => Ended::Done(publish(&mut attempt.seal(), carried)),
         // There is one, for it is taken only here, and then the transaction ends.
-        (Ok(_), None) => Ended::Contended,
+        None => Ended::Contended,
     }
 }
 

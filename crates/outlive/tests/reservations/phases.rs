@@ -298,3 +298,26 @@ fn fences_may_be_waited_for_with_reservations_locked() {
         assert_eq!(evicted, Ok(Ok(())));
     });
 }
+
+/// What a sealed phase holds that does not run is dropped when nothing is locked any more.
+#[test]
+fn what_is_not_published_is_dropped_without_locks() {
+    struct Looks<'a>(&'a Reservation, &'a mut Option<bool>);
+    impl Drop for Looks<'_> {
+        fn drop(&mut self) {
+            *self.1 = Some(self.0.is_locked());
+        }
+    }
+    let buffer = resv();
+    let mut locked = None;
+    let held = Looks(&buffer, &mut locked);
+    let failed = Transaction::new().run::<Plain<()>, _>(
+        |attempt| {
+            attempt.lock(&buffer)?;
+            Err(LockError::TimedOut)
+        },
+        |_, _| drop(held),
+    );
+    assert_eq!(failed, Err(LockError::TimedOut));
+    assert_eq!(locked, Some(false));
+}
