@@ -3,11 +3,13 @@
 //! hosts with `--alive` at once, and four times as many in all, until as many have been opened again and everything was hit,
 //! at most `--seeds` of them; `--threads N --seed N` one of these.
 
-use outlive_sim::world::{Budget, Hits, Outcome, Plan, run, run_threads};
+use outlive_sim::world::{Budget, Hits, Outcome, Plan, run, run_threads, unexpected_reports};
 use std::process::exit;
 
 /// Cells of the table of hits below this are listed.
 const LEAST: u64 = 20;
+/// So many of them.
+const LISTED: usize = 12;
 
 #[derive(Debug, Default)]
 struct Sum {
@@ -41,10 +43,18 @@ impl Sum {
         println!(
             "{hits}{worlds} worlds, {queues} queues, {jobs} jobs, {resets} resets, {evictions} evictions, {bans} bans; {failed} went wrong"
         );
-        for cell in hits.below(LEAST) {
+        let reports = unexpected_reports();
+        if reports > 0 {
+            println!("{reports} reports of the library's own checks, on standard error");
+        }
+        let missed = hits.below(LEAST);
+        for cell in missed.iter().take(LISTED) {
             println!("hardly hit: {cell}");
         }
-        exit(i32::from(*failed > 0));
+        if missed.len() > LISTED {
+            println!("hardly hit: {} more; with more worlds there are fewer", missed.len() - LISTED);
+        }
+        exit(i32::from(*failed > 0 || reports > 0));
     }
 }
 

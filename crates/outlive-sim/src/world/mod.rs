@@ -44,11 +44,13 @@ mod choose;
 mod commons;
 mod deeds;
 mod hits;
+mod reports;
 mod society;
 mod storm;
 mod submit;
 mod threads;
 
 pub use hits::Hits;
+pub use reports::unexpected_reports;
 pub use storm::{Budget, CALM, DRAIN, Outcome, run};
 pub use threads::{Plan, run_threads};

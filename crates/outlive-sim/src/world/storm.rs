@@ -12,6 +12,7 @@ use super::actor::Actor;
 use super::commons::{Commons, Pace, pick, small};
 use super::deeds::lock;
 use super::hits::Hits;
+use super::reports;
 use super::society::{Ear, Society};
 use crate::driver::{HostClock, HostConfig, SimHost};
 use crate::gpu::rng::Rng;
@@ -137,6 +138,7 @@ impl fmt::Display for Outcome {
 /// If the machine has no memory for a simulated device of some MiB.
 #[must_use]
 pub fn run(seed: u64, budget: Budget) -> Outcome {
+    reports::listen();
     let mut chance = Rng::new(seed);
     let ear = Ear::default();
     let mut config = config(&mut chance, &ear);
@@ -171,6 +173,7 @@ pub fn run(seed: u64, budget: Budget) -> Outcome {
     wrong.extend(wait_for_fences(&host, &commons, CALM, Duration::from_secs(1)));
     actor.drop_everything(&host);
     let seen = end(host, &commons, &mut wrong);
+    wrong.extend(reports::heard().iter().map(|report| format!("reported: {report}")));
     Outcome { seed, threads: None, wrong, ..seen }
 }
 

@@ -17,6 +17,7 @@ use std::thread;
 
 use super::actor::Actor;
 use super::commons::{Commons, Pace, small};
+use super::reports;
 use super::society::{Ear, Society};
 use super::storm::{Budget, CALM, Outcome, calm_down, end, short_bytes, wait_for_fences};
 use crate::driver::{HostClock, HostConfig, SimHost};
@@ -74,6 +75,7 @@ impl Plan {
 /// If the machine has no memory for the simulated device, or no threads.
 #[must_use]
 pub fn run_threads(seed: u64, plan: Plan) -> Outcome {
+    reports::listen();
     let mut chance = Rng::new(seed);
     let ear = Ear::default();
     let short = plan.budget().is_short(seed);

@@ -8,6 +8,7 @@ use crate::sync::{LockClass, class};
 use core::cell::Cell;
 use core::panic::Location;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use crate::exec::Lane;
 
@@ -65,6 +66,7 @@ static REPORTS: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds a producer may take before it is reported; 0: as long as it likes.
 static SLOW_NS: AtomicU64 = AtomicU64::new(0);
 static REPORTER: AtomicUsize = AtomicUsize::new(0);
+static LISTENER: RwLock<Option<fn(&Report)>> = RwLock::new(None);
 
 /// How many violations were reported in this process so far.
 #[must_use]
@@ -81,6 +83,12 @@ pub fn take_report() -> Option<Report> {
 /// Whether reports are printed to standard error (the default) or only counted and kept for [`take_report`].
 pub fn set_reporter(print: bool) {
     REPORTER.store(usize::from(!print), Ordering::Relaxed);
+}
+
+/// Calls `hear` with each report, on the thread that reports it, whether it is printed or not; `None`, the default: nobody. For the
+/// whole process. It may be called at the end of a signalling section, so it has to keep the rules of one.
+pub fn set_listener(hear: Option<fn(&Report)>) {
+    *LISTENER.write().unwrap_or_else(PoisonError::into_inner) = hear;
 }
 
 /// From now on a fence whose watchdog's clock has run for longer than `limit` when it is signaled is reported, with
@@ -165,6 +173,10 @@ fn report(local: &Local, report: Report) {
     REPORTS.fetch_add(1, Ordering::Relaxed);
     if REPORTER.load(Ordering::Relaxed) == 0 {
         std::eprintln!("{report}");
+    }
+    let hear = *LISTENER.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(hear) = hear {
+        hear(&report);
     }
 }
 

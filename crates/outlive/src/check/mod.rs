@@ -34,7 +34,7 @@ pub use self::alloc::{Alloc, Allocations, allocations, fail_nth_allocation};
 #[cfg(all(feature = "std", not(loom), not(shuttle)))]
 pub use graph::{Producing, edges_lost, producing};
 #[cfg(all(feature = "std", not(loom), not(shuttle)))]
-pub use local::{reports, set_reporter, set_slow_limit, take_report};
+pub use local::{reports, set_listener, set_reporter, set_slow_limit, take_report};
 
 #[cfg(not(all(feature = "std", not(loom), not(shuttle))))]
 #[path = "none.rs"]
