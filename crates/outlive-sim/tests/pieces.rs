@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::std_instead_of_core, clippy::std_instead_of_alloc, reason = "tests")]
 
-use outlive::{Fence, Status, Time};
+use outlive::{Fence, Status};
 use outlive_sim::driver::{ClientConfig, HostConfig, JobSpec, Piece, SimClient, SimHost, SubmitError, Submitted, Work};
 use outlive_sim::gpu::gears::Scene;
 use outlive_sim::gpu::{Audit, Config, FaultKind};
@@ -10,11 +10,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod finish;
+use finish::{NEVER, finish};
+
 const MS: Duration = Duration::from_millis(1);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const PIECE: u64 = 64 * KIB;
-const NEVER: Time = Time::from_ns(u64::MAX / 4);
 const WORK: Work = Work::Gears { frame: 0, width: 64, height: 64 };
 
 fn host(memory_bytes: u64) -> SimHost {
@@ -76,14 +78,6 @@ impl Owner {
 
 fn wait(host: &SimHost, fence: &Fence) {
     assert!(host.run_while_waiting(NEVER, || fence.is_signaled()));
-}
-
-fn finish(host: SimHost) -> Audit {
-    assert!(host.run_while_waiting(NEVER, || host.bytes_in_use() == 0), "memory is left");
-    let executor = host.executor().clone();
-    let audit = host.finish();
-    assert_eq!(executor.live_objects(), 0);
-    audit
 }
 
 /// What two clients with 2 MiB of persistent buffers each draw, and how often those were evicted.

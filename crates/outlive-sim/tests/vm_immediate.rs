@@ -4,17 +4,19 @@
 #![expect(clippy::unwrap_used, clippy::std_instead_of_core, reason = "tests")]
 
 use outlive::vm::{Flags, Immediate, Request, Source, VmBo};
-use outlive::{Dependency, JobFences, Status, Time};
+use outlive::{Dependency, JobFences, Status};
 use outlive_sim::driver::{
     ClientConfig, HostConfig, JobSpec, SimBo, SimClient, SimDriver, SimHost, SimVm, SimVmError, VM_START, Work,
 };
-use outlive_sim::gpu::{Audit, Config, FaultKind, PAGE_BYTES};
+use outlive_sim::gpu::{Config, FaultKind, PAGE_BYTES};
 use std::time::Duration;
+
+mod finish;
+use finish::{NEVER, finish};
 
 const MS: Duration = Duration::from_millis(1);
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = PAGE_BYTES as u64;
-const NEVER: Time = Time::from_ns(u64::MAX / 4);
 const OK: Status = Status::Signaled(Ok(()));
 
 fn host(memory_mib: u64) -> SimHost {
@@ -61,14 +63,6 @@ impl Owner {
     fn mapped(&self) -> u64 {
         self.vm.vm().look().unwrap().iter().map(|mapping| mapping.range.len()).sum()
     }
-}
-
-fn finish(host: SimHost) -> Audit {
-    assert!(host.run_while_waiting(NEVER, || host.bytes_in_use() == 0), "memory is left");
-    let executor = host.executor().clone();
-    let audit = host.finish();
-    assert_eq!(executor.live_objects(), 0);
-    audit
 }
 
 #[test]

@@ -4,28 +4,22 @@
 #![expect(clippy::unwrap_used, clippy::std_instead_of_core, reason = "tests")]
 
 use outlive::vm::{Flags, Request, Source, VmBo};
-use outlive::{Dependency, JobFences, Status, Time};
+use outlive::{Dependency, JobFences, Status};
 use outlive_sim::driver::{
     ClientConfig, HostConfig, JobSpec, SimBo, SimClient, SimDriver, SimHost, SimVm, SimVmError, VM_START, Work,
 };
 use outlive_sim::gpu::{Audit, Config};
 use std::time::Duration;
 
+mod finish;
+use finish::{NEVER, finish};
+
 const MS: Duration = Duration::from_millis(1);
 const MIB: u64 = 1 << 20;
-const NEVER: Time = Time::from_ns(u64::MAX / 4);
 
 fn host(memory_mib: u64) -> SimHost {
     let gpu = Config { engines: 1, memory_bytes: memory_mib * MIB, interrupt_latency_ns: 2_000, ..Config::default() };
     SimHost::new(HostConfig { gpu, ..HostConfig::default() }).unwrap()
-}
-
-fn finish(host: SimHost) -> Audit {
-    assert!(host.run_while_waiting(NEVER, || host.bytes_in_use() == 0), "memory is left");
-    let executor = host.executor().clone();
-    let audit = host.finish();
-    assert_eq!(executor.live_objects(), 0);
-    audit
 }
 
 fn end(host: &SimHost, job: &JobFences) {

@@ -7,21 +7,24 @@
 #![expect(clippy::unwrap_used, clippy::std_instead_of_core, reason = "tests")]
 
 use outlive::vm::{Flags, Request, Source, VmBo};
-use outlive::{Dependency, JobFences, Status, Time};
+use outlive::{Dependency, JobFences, Status};
 use outlive_sim::driver::{
     ClientConfig, HostConfig, JobSpec, SimBo, SimClient, SimDriver, SimHost, SimQueue, SimVm, VM_START, Work,
 };
-use outlive_sim::gpu::{Audit, Config, PAGE_BYTES, Reach};
+use outlive_sim::gpu::{Config, PAGE_BYTES, Reach};
 use std::time::Duration;
 
+#[path = "../finish/mod.rs"]
+mod finish;
 mod panthor;
 mod xe;
+
+use finish::{NEVER, finish};
 
 const MS: Duration = Duration::from_millis(1);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = PAGE_BYTES as u64;
-const NEVER: Time = Time::from_ns(u64::MAX / 4);
 
 /// A device, and a client with an address space of 48 bits.
 struct World {
@@ -139,14 +142,6 @@ impl World {
         assert_eq!((audit.stale_translations, audit.conflicting_accesses, audit.bytes_leaked), (0, 0, 0), "{audit:#?}");
         faults
     }
-}
-
-fn finish(host: SimHost) -> Audit {
-    assert!(host.run_while_waiting(NEVER, || host.bytes_in_use() == 0), "memory is left");
-    let executor = host.executor().clone();
-    let audit = host.finish();
-    assert_eq!(executor.live_objects(), 0);
-    audit
 }
 
 /// The rows of `docs/conformance.md` say as many as are run here.
