@@ -284,18 +284,20 @@ impl SimVm {
             let mut reserved = Some(reserved.map_err(|refused| SimVmError::Refused(refused.kind))?);
             let mut edit = self.vm.edit()?;
             let plan = edit.plan(requests)?;
-            let touching = self.vm.data().under_way().touching(&ranges_of(&plan));
+            let ranges = ranges_of(&plan);
+            let touching = self.vm.data().under_way().touching(&ranges);
             if touching.iter().all(|change| earlier.contains(change)) {
-                return self.publish_bind(plan, &mut reserved);
+                return self.publish_bind(plan, ranges, &mut reserved);
             }
             earlier = touching;
         }
     }
 
-    /// Locks what `plan` needs, and publishes its job; or leaves that where it is.
+    /// Locks what `plan` needs, which changes `ranges`, and publishes its job; or leaves that where it is.
     fn publish_bind(
         &self,
         plan: VmPlan<'_, SimDriver>,
+        ranges: Vec<VaRange>,
         reserved: &mut Option<Reserved<Binder>>,
     ) -> Result<JobFences, SimVmError> {
         let plan = RefCell::new(Some(plan));
@@ -309,7 +311,6 @@ impl SimVm {
                     Step::Unmap { .. } | Step::Remap { .. } => None,
                 };
                 let bos = plan.steps().iter().map(bo).collect();
-                let ranges = ranges_of(&plan);
                 let maps: Vec<_> =
                     plan.steps().iter().filter(|step| matches!(step, Step::Map { .. })).map(Step::changes).collect();
                 let mut reserved = reserved.take().unwrap_or_else(|| unreachable!("committed here, once"));

@@ -15,7 +15,7 @@ use super::pairs::{BoFacts, OpenBo, PairInner};
 use super::request::{PlanError, Request};
 use super::shared::{State, VmInner};
 use super::space::{Space, SpaceError};
-use super::turn::{PATIENCE, wait_in_line};
+use super::turn;
 use super::{OpenRefused, VaRange};
 use crate::check::{self, Violation};
 use crate::exec::object::Object;
@@ -67,26 +67,29 @@ impl fmt::Display for EditRefused {
 
 impl core::error::Error for EditRefused {}
 
+impl EditRefused {
+    /// Refuses to wait in line where nothing may be waited for.
+    #[track_caller]
+    pub(super) fn unless_may_wait() -> Result<(), Self> {
+        check::may_wait().map_err(|violation| match violation {
+            Violation::WaitedInCallback => Self::InCallback,
+            _ => Self::InSignallingSection,
+        })
+    }
+}
+
 impl<D: VmDriver> Edit<D> {
     /// Waits for the turn.
     #[track_caller]
     pub(super) fn begin(vm: &Object<VmInner<D>>) -> Result<Self, EditRefused> {
-        check::may_wait().map_err(|violation| match violation {
-            Violation::WaitedInCallback => EditRefused::InCallback,
-            _ => EditRefused::InSignallingSection,
-        })?;
+        EditRefused::unless_may_wait()?;
         // A place in the order: reservations may be locked by whoever has the turn, not the other way round.
         check::before_lock::<class::VmTurn>();
-        let mut state = vm.state.lock();
-        if !state.turn.try_take() {
-            if state.turn.is_mine() {
-                drop(state);
-                check::after_unlock::<class::VmTurn>();
-                return Err(EditRefused::WouldDeadlock);
-            }
-            state = wait_in_line(&vm.state, state, |state| &mut state.turn, None).0;
+        let state = turn::take(&vm.state, |state| &mut state.turn);
+        if state.is_none() {
+            check::after_unlock::<class::VmTurn>();
         }
-        Ok(Self::with(vm, state))
+        state.map(|state| Self::with(vm, state)).ok_or(EditRefused::WouldDeadlock)
     }
 
     /// Takes the turn if it is free.
@@ -98,11 +101,7 @@ impl<D: VmDriver> Edit<D> {
     /// For the reaper, which waits in line as long as that is no harm to others. If it does not get the turn, the VM's work is
     /// queued again when that is free.
     pub(super) fn for_work(vm: &Object<VmInner<D>>) -> Option<Self> {
-        let mut state = vm.state.lock();
-        let mut mine = state.turn.try_take();
-        if !mine && !state.turn.is_mine() {
-            (state, mine) = wait_in_line(&vm.state, state, |state| &mut state.turn, Some(PATIENCE));
-        }
+        let (mut state, mine) = turn::take_patiently(&vm.state, |state| &mut state.turn);
         state.work_waits = !mine;
         mine.then(|| Self::without_waiting(vm, state))
     }

@@ -19,8 +19,8 @@ use super::body::Body;
 use super::driver::VmDriver;
 use super::edit::EditRefused;
 use super::shared::{State, VmInner};
-use super::turn::{PATIENCE, wait_in_line};
-use crate::check::{self, Violation};
+use super::turn;
+use crate::check;
 use crate::exec::object::Object;
 use crate::mem::HeapBox;
 use crate::sync::{self, Guard, class};
@@ -35,10 +35,7 @@ impl<D: VmDriver> Moment<D> {
     /// Waits in line for the space.
     #[track_caller]
     pub(super) fn wait(vm: &Object<VmInner<D>>) -> Result<Self, EditRefused> {
-        check::may_wait().map_err(|violation| match violation {
-            Violation::WaitedInCallback => EditRefused::InCallback,
-            _ => EditRefused::InSignallingSection,
-        })?;
+        EditRefused::unless_may_wait()?;
         Self::in_line(vm).ok_or(EditRefused::WouldDeadlock)
     }
 
@@ -46,16 +43,11 @@ impl<D: VmDriver> Moment<D> {
     #[track_caller]
     pub(super) fn in_line(vm: &Object<VmInner<D>>) -> Option<Self> {
         check::before_lock::<class::VmSpace>();
-        let mut state = vm.state.lock();
-        if !state.moment.try_take() {
-            if state.moment.is_mine() {
-                drop(state);
-                check::after_unlock::<class::VmSpace>();
-                return None;
-            }
-            state = wait_in_line(&vm.state, state, |state| &mut state.moment, None).0;
+        let state = turn::take(&vm.state, |state| &mut state.moment);
+        if state.is_none() {
+            check::after_unlock::<class::VmSpace>();
         }
-        Some(Self::with(vm, state))
+        state.map(|state| Self::with(vm, state))
     }
 
     /// The space if it is in.
@@ -67,11 +59,7 @@ impl<D: VmDriver> Moment<D> {
     /// For the reaper, which waits in line as long as that is no harm to others. If it does not get it, the VM's work is queued
     /// again when the space is given back.
     pub(super) fn for_work(vm: &Object<VmInner<D>>) -> Option<Self> {
-        let mut state = vm.state.lock();
-        let mut mine = state.moment.try_take();
-        if !mine && !state.moment.is_mine() {
-            (state, mine) = wait_in_line(&vm.state, state, |state| &mut state.moment, Some(PATIENCE));
-        }
+        let (mut state, mine) = turn::take_patiently(&vm.state, |state| &mut state.moment);
         state.work_waits = !mine;
         mine.then(|| Self::without_waiting(vm, state))
     }

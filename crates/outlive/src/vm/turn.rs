@@ -40,11 +40,34 @@ struct Waiter {
 
 /// How long the reaper stays in line. An editor that does one thing after another gives the turn on sooner; one that waits for
 /// fences must not hold up what else is to be freed.
-pub(super) const PATIENCE: Duration = Duration::from_millis(2);
+const PATIENCE: Duration = Duration::from_millis(2);
+
+/// Takes the turn, or waits in line until the calling thread has it. None if it has it already, and would wait for itself. Blocks.
+pub(super) fn take<C: LockClass, S>(lock: &Lock<C, S>, turn: fn(&mut S) -> &mut Turn) -> Option<Guard<'_, C, S>> {
+    let mut state = lock.lock();
+    if turn(&mut state).try_take() {
+        return Some(state);
+    }
+    let waits = !turn(&mut state).is_mine();
+    waits.then(|| wait_in_line(lock, state, turn, None).0)
+}
+
+/// The same for the reaper, which waits as long as that is no harm to others: the state, and whether it has the turn.
+pub(super) fn take_patiently<C: LockClass, S>(
+    lock: &Lock<C, S>,
+    turn: fn(&mut S) -> &mut Turn,
+) -> (Guard<'_, C, S>, bool) {
+    let mut state = lock.lock();
+    let mine = turn(&mut state).try_take();
+    if mine || turn(&mut state).is_mine() {
+        return (state, mine);
+    }
+    wait_in_line(lock, state, turn, Some(PATIENCE))
+}
 
 /// Waits in line, with `lock` given back meanwhile, until the calling thread has the turn, or for `patience` at most. Whether it
 /// has the turn. Blocks. Under a model checker, which has no time, whoever is in line stays there.
-pub(super) fn wait_in_line<'a, C: LockClass, S>(
+fn wait_in_line<'a, C: LockClass, S>(
     lock: &'a Lock<C, S>,
     mut state: Guard<'a, C, S>,
     turn: fn(&mut S) -> &mut Turn,
