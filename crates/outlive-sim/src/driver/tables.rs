@@ -223,9 +223,18 @@ impl SimTables {
 
     /// Takes the entries of `range` out, which was closed, as far as they are `to_clear`'s.
     fn clear(&self, edit: &Edit<SimDriver>, to_clear: &ToClear<SimDriver>, range: VaRange) -> Result<(), MapError> {
+        let mut parts: Vec<_> = edit.still_there(to_clear, range).collect();
         self.with(|tables, memory| {
-            let mut parts = edit.still_there(to_clear, range, |range| self.under_way.is_written(range));
-            parts.try_for_each(|part| tables.unmap_range(memory, Va(part.base()), part.len()))
+            parts.extend(self.under_way.unwritten_in(range));
+            // In one piece where they touch, so that what is unmapped whole is not split before.
+            parts.sort_unstable_by_key(|part| part.base());
+            let pieces = parts.chunk_by(|one, next| one.last().checked_add(1).is_none_or(|end| next.base() <= end));
+            for (first, last) in
+                pieces.filter_map(|piece| piece.first().zip(piece.iter().map(|part| part.last()).max()))
+            {
+                tables.unmap_range(memory, Va(first.base()), last - first.base() + 1)?;
+            }
+            Ok(())
         })?;
         self.flush(range.base(), range.len());
         Ok(())

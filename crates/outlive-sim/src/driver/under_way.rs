@@ -16,6 +16,8 @@ use outlive::Fence;
 use outlive::vm::VaRange;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::gpu::PAGE_BYTES;
+
 #[derive(Debug, Default)]
 pub(crate) struct UnderWay {
     changes: Mutex<Vec<(VaRange, Fence)>>,
@@ -56,9 +58,16 @@ impl UnderWay {
         }
     }
 
-    /// Whether all of them are written.
-    pub(crate) fn is_written(&self, range: VaRange) -> bool {
-        !lock(&self.unwritten).iter().any(|other| other.overlaps(range))
+    /// Where in `range` entries are still to be written.
+    pub(crate) fn unwritten_in(&self, range: VaRange) -> Vec<VaRange> {
+        let unwritten = lock(&self.unwritten);
+        let there = unwritten.iter().filter(|other| other.overlaps(range));
+        there
+            .filter_map(|other| {
+                let (base, last) = (other.base().max(range.base()), other.last().min(range.last()));
+                VaRange::new(base, last - base + 1, PAGE_BYTES as u64).ok()
+            })
+            .collect()
     }
 }
 

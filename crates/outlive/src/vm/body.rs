@@ -78,34 +78,27 @@ impl<D: VmDriver> Body<D> {
     }
 
     /// The parts of `range` where entries of `pair` still are, ascending. Those that something else took the place of are not its any
-    /// more, be that mapped now, or closed since and still to be cleared for itself. `written` says of a range that came later
-    /// whether its entries have been written; until then, those of `pair` are there.
+    /// more, be that mapped now, or closed since and still to be cleared for itself.
     ///
     /// Looks through all that was mapped after `pair` was closed and is closed itself, for each part: usually nothing.
     pub(super) fn still_there<'a>(
         &'a self,
         pair: &'a PairInner<D>,
         range: VaRange,
-        written: impl Fn(VaRange) -> bool + 'a,
     ) -> impl Iterator<Item = VaRange> + 'a {
         let mut left = Some(range);
         core::iter::from_fn(move || {
-            let part = self.first_there(pair, left.take()?, &written)?;
+            let part = self.first_there(pair, left.take()?)?;
             left = (part.last() < range.last()).then(|| VaRange::between(part.last() + 1, range.last()));
             Some(part)
         })
     }
 
-    fn first_there(
-        &self,
-        pair: &PairInner<D>,
-        mut left: VaRange,
-        written: &impl Fn(VaRange) -> bool,
-    ) -> Option<VaRange> {
+    fn first_there(&self, pair: &PairInner<D>, mut left: VaRange) -> Option<VaRange> {
         loop {
             // Ascending, so the first is the lowest.
-            let by_now = self.space.overlapping(left).map(|mapping| mapping.range).find(|range| written(*range));
-            let since = self.closed_since(pair).filter(|range| range.overlaps(left) && written(*range));
+            let by_now = self.space.overlapping(left).map(|mapping| mapping.range).next();
+            let since = self.closed_since(pair).filter(|range| range.overlaps(left));
             let Some(other) = since.chain(by_now).min_by_key(|range| range.base()) else { return Some(left) };
             if other.base() > left.base() {
                 return Some(VaRange::between(left.base(), other.base() - 1));

@@ -219,20 +219,15 @@ impl<D: VmDriver> Edit<D> {
     /// mapped since the close, be that mapped now or closed in its turn and still to be cleared for itself, other entries have
     /// taken their place. For a whole address space: `range`.
     ///
-    /// `written` says of a range that came later whether its entries have been written: always, if the driver writes them
-    /// before the next edit.
-    pub fn still_there<'a>(
-        &'a self,
-        to_clear: &'a ToClear<D>,
-        range: VaRange,
-        written: impl Fn(VaRange) -> bool + 'a,
-    ) -> impl Iterator<Item = VaRange> + 'a {
+    /// So it is once the entries of what was mapped since are written. A driver that writes them later, in bind jobs, also clears
+    /// where they are still to be written.
+    pub fn still_there<'a>(&'a self, to_clear: &'a ToClear<D>, range: VaRange) -> impl Iterator<Item = VaRange> + 'a {
         let (whole, pair) = match to_clear.what() {
             _ if !to_clear.is_of(self.vm()) => (None, None),
             What::Vm(_) => (Some(range), None),
             What::Bo(pair) => (None, Some(pair)),
         };
-        let parts = pair.map(|pair| self.body().still_there(pair, range, written));
+        let parts = pair.map(|pair| self.body().still_there(pair, range));
         whole.into_iter().chain(parts.into_iter().flatten())
     }
 }

@@ -1,4 +1,6 @@
 //! `Look`: an address space that is changed by running jobs, looked at for a moment; and how buffers are opened in one.
+//!
+//! It is a [`Moment`] in a user's hands: who may have one, and why that cannot deadlock, is said there.
 
 use super::VmBo;
 use super::bo::{BoId, Place};

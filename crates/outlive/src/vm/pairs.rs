@@ -13,8 +13,12 @@
 //! A pair in the table of open buffers is counted by a handle or by the list `closing`; it leaves both table and list in `settle`,
 //! which needs the space. So whoever has the space may follow the table.
 //!
+//! By another link it is in a list that counts nothing: of those that are open, and then, until the last of its mappings is freed, of
+//! those that are out.
+//!
 //! # Who may touch what when
-//! Lists: under the VM's lock. A pair's state: under its own, taken under the VM's. The rest does not change.
+//! Lists: under the VM's lock; that of those that are out: who has the space. A pair's state: under its own, taken under the VM's
+//! or by itself. The rest does not change.
 #![expect(unsafe_code, reason = "counted objects, lists of pairs; docs/unsafe.md, `vm::pairs`")]
 
 use super::bo::BoId;

@@ -142,7 +142,7 @@ fn slice<'a, D: ImmediateDriver>(
         (Cursor::Bo(slot), Some(pair)) => {
             let mut mappings = space.detached_from(pair.id, *slot);
             mappings.by_ref().take(SLICE).try_for_each(|mapping: Mapping<&'a D::Mapping>| {
-                let mut parts = moment.body().still_there(pair, mapping.range, |_| true);
+                let mut parts = moment.body().still_there(pair, mapping.range);
                 parts.try_for_each(|part| unmap(mapping.piece(part)))
             })?;
             *slot = mappings.at();
